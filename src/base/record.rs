@@ -1,0 +1,187 @@
+//! What the audit is told: one [`Record`] a thing that happened, before it is stamped and stored.
+
+use super::{BurstId, ChannelId, Role, UserId};
+use serde_json::Value;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// What happened. The names of the existing system stay, so that its tools read our exports.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Action {
+            /// The name in the audit's `action` column.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Action::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// A session opened.
+    AuthLogin = "auth.login",
+    /// A session closed.
+    AuthLogout = "auth.logout",
+    /// A handshake was refused (no, bad, expired or foreign token; banned).
+    AuthDenied = "auth.denied",
+    /// Somebody asked for what their role or membership does not allow.
+    PermissionDenied = "permission.denied",
+    /// A channel was joined.
+    ChannelJoin = "channel.join",
+    /// A channel was left.
+    ChannelLeave = "channel.leave",
+    /// A join was refused.
+    ChannelJoinDenied = "channel.join_denied",
+    /// A floor was granted.
+    PttStart = "ptt.start",
+    /// A burst ended by its talker.
+    PttStop = "ptt.stop",
+    /// A floor was denied.
+    PttDenied = "ptt.denied",
+    /// A floor was taken back; the cause says why.
+    PttRevoked = "ptt.revoked",
+    /// A dispatcher was granted a floor by a priority request.
+    PriorityPttStart = "priority_ptt.start",
+    /// A talker was interrupted by a priority request.
+    PriorityPttInterrupted = "priority_ptt.interrupted",
+    /// The guarded button is pressed; the hold is counting.
+    EmergencyArmed = "emergency_broadcast.armed",
+    /// Let go before the hold was complete; `heldMs` says how long it was held.
+    EmergencyAborted = "emergency_broadcast.aborted",
+    /// A hold of full length that was read too late to fire (E2).
+    EmergencyMissed = "emergency_broadcast.missed",
+    /// An emergency broadcast began.
+    EmergencyStart = "emergency_broadcast.start",
+    /// An emergency broadcast ended; the cause says why.
+    EmergencyStop = "emergency_broadcast.stop",
+    /// An emergency broadcast was refused.
+    EmergencyDenied = "emergency_broadcast.denied",
+    /// One channel of a running emergency could not be reached.
+    EmergencyChannelFailed = "emergency_broadcast.channel_failed",
+    /// A participant was thrown out.
+    ForceDisconnect = "force_disconnect",
+    /// A participant was banned.
+    SecurityBan = "security.ban",
+    /// A ban was lifted.
+    SecurityUnban = "security.unban",
+    /// A radio's receiver opened.
+    RadioCarrierOpen = "radio.carrier_open",
+    /// A radio's receiver closed.
+    RadioCarrierClosed = "radio.carrier_closed",
+    /// A radio's transmitter was keyed.
+    RadioKeyed = "radio.keyed",
+    /// A radio's transmitter was unkeyed.
+    RadioUnkeyed = "radio.unkeyed",
+    /// An input is stuck, lost or active at start.
+    GpioFault = "gpio.fault",
+    /// A part of the gateway went down; `detail` says why.
+    SystemDegraded = "system.degraded",
+    /// A part of the gateway is up again.
+    SystemHealed = "system.healed",
+    /// The gateway started.
+    SystemStart = "system.start",
+    /// The gateway ended in good order.
+    SystemStop = "system.stop",
+    /// Records were lost because the queue or the disk was full.
+    SystemAuditLost = "system.audit_lost",
+}
+
+impl Action {
+    /// True for what has to be on disk within 100 ms of the decision: emergency and pre-emption.
+    #[must_use]
+    pub fn is_urgent(self) -> bool {
+        let name = self.as_str();
+        name.starts_with("emergency_broadcast.") || name.starts_with("priority_ptt.")
+    }
+}
+
+/// One thing that happened. Stamps (time, boot, sequence) are added where it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// What happened.
+    pub action: Action,
+    /// Who did it.
+    pub actor: Option<UserId>,
+    /// Their name, as people know it.
+    pub actor_name: Option<String>,
+    /// Their role.
+    pub role: Option<Role>,
+    /// On which channel.
+    pub channel: Option<ChannelId>,
+    /// To whom.
+    pub target: Option<UserId>,
+    /// Why, in one kebab-case word (`preempted`, `not-member`, …).
+    pub cause: Option<&'static str>,
+    /// Which talk burst.
+    pub burst: Option<BurstId>,
+    /// The rest, as a JSON object or null.
+    pub detail: Value,
+}
+
+impl Record {
+    /// A record with nothing but its action.
+    #[must_use]
+    pub fn new(action: Action) -> Self {
+        Record {
+            action,
+            actor: None,
+            actor_name: None,
+            role: None,
+            channel: None,
+            target: None,
+            cause: None,
+            burst: None,
+            detail: Value::Null,
+        }
+    }
+
+    /// Names who did it.
+    #[must_use]
+    pub fn by(mut self, actor: &UserId, name: &str, role: Role) -> Self {
+        self.actor = Some(actor.clone());
+        self.actor_name = Some(name.to_owned());
+        self.role = Some(role);
+        self
+    }
+
+    /// Names the channel.
+    #[must_use]
+    pub fn on(mut self, channel: &ChannelId) -> Self {
+        self.channel = Some(channel.clone());
+        self
+    }
+
+    /// Names the participant it was done to.
+    #[must_use]
+    pub fn to(mut self, target: &UserId) -> Self {
+        self.target = Some(target.clone());
+        self
+    }
+
+    /// Says why, in one kebab-case word.
+    #[must_use]
+    pub fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// Names the talk burst.
+    #[must_use]
+    pub fn in_burst(mut self, burst: BurstId) -> Self {
+        self.burst = Some(burst);
+        self
+    }
+
+    /// Adds the rest as a JSON object.
+    #[must_use]
+    pub fn with(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+}

@@ -1,0 +1,3 @@
+//! crosspatch: an embedded radio gateway. `ARCHITECTURE.md` is the map of the house.
+
+pub mod base;
