@@ -1,3 +1,4 @@
 //! crosspatch: an embedded radio gateway. `ARCHITECTURE.md` is the map of the house.
 
 pub mod base;
+pub mod control;

@@ -1,0 +1,299 @@
+//! Sessions, participants and their memberships (F12–F14, F16).
+
+use super::floor::unknown_channel;
+use super::{Answer, Control, Effect, Interruption, Push, Refusal, Session, User};
+use crate::base::{Action, ChannelId, ReplyId, Role, SessionId, UserId};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How many channels one session may monitor at once.
+fn join_limit(role: Role) -> usize {
+    match role {
+        Role::General => 10,
+        Role::Admin | Role::Dispatch => 50,
+    }
+}
+
+impl Control {
+    /// Makes desks and ports participants like any other, members of their channels for good.
+    pub(super) fn seat_desks_and_ports(&mut self) {
+        let desks = self.settings.desks.clone();
+        for desk in desks {
+            let mut channels: Vec<_> = desk.tally.iter().map(|(_, c)| c.clone()).collect();
+            channels.extend(desk.ptt.iter().flat_map(|(_, c)| c.clone()));
+            self.seat(desk.session, desk.user, desk.name, desk.role, desk.source, &channels);
+        }
+        let ports = self.settings.ports.clone();
+        for port in ports {
+            self.seat(port.session, port.user, port.name, Role::General, port.source, &[port.channel]);
+        }
+    }
+
+    fn seat(
+        &mut self,
+        session: SessionId,
+        user: UserId,
+        name: String,
+        role: Role,
+        source: crate::base::SourceId,
+        channels: &[ChannelId],
+    ) {
+        self.add_session(session, user, name, role, channels.iter().cloned().collect());
+        for channel in channels {
+            self.add_member(session, channel);
+        }
+        let s = self.sessions.get_mut(&session).expect("just added");
+        s.local = Some(source);
+        s.capture_works = false;
+    }
+
+    fn add_session(&mut self, session: SessionId, user: UserId, name: String, role: Role, allowed: BTreeSet<ChannelId>) {
+        let entry = self.users.entry(user.clone()).or_insert_with(|| User { name: name.clone(), role, sessions: BTreeSet::new() });
+        (entry.name, entry.role) = (name, role); // the newest token speaks for the participant
+        entry.sessions.insert(session);
+        self.sessions.insert(
+            session,
+            Session {
+                user,
+                allowed,
+                joined: BTreeMap::new(),
+                sources: BTreeMap::new(),
+                local: None,
+                capture_works: true,
+                armed: None,
+            },
+        );
+    }
+
+    fn add_member(&mut self, session: SessionId, channel: &ChannelId) {
+        self.last_rank += 1;
+        let (rank, Some(s)) = (self.last_rank, self.sessions.get_mut(&session)) else { return };
+        s.joined.entry(channel.clone()).or_insert(rank);
+        if let Some(c) = self.channels.get_mut(channel) {
+            c.members.insert(session);
+        }
+    }
+
+    pub(super) fn open_session(&mut self, session: SessionId, user: UserId, name: String, role: Role, allowed: Vec<ChannelId>) {
+        let allowed: BTreeSet<_> = allowed.into_iter().filter(|c| self.channels.contains_key(c)).collect();
+        let channels = allowed.iter().map(|c| (c.clone(), self.channels[c].name.clone())).collect();
+        self.add_session(session, user, name, role, allowed);
+        let record = self.record(Action::AuthLogin, session).with(json!({ "session": session.to_string() }));
+        self.audit(record);
+        self.push(vec![session], Push::ChannelList { channels, role });
+    }
+
+    pub(super) fn close_session(&mut self, session: SessionId, cause: &'static str) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        let record = self.record(Action::AuthLogout, session).because(cause).with(json!({ "session": session.to_string() }));
+        self.audit(record);
+        if self.emergency.as_ref().is_some_and(|e| e.session == session) {
+            self.end_emergency("session-closed", None);
+        }
+        let joined: Vec<_> = self.sessions[&session].joined.keys().cloned().collect();
+        for channel in joined {
+            self.remove_member(session, &channel, "user-disconnected");
+        }
+        if let Some(s) = self.sessions.remove(&session)
+            && let Some(user) = self.users.get_mut(&s.user)
+        {
+            user.sessions.remove(&session);
+            if user.sessions.is_empty() {
+                self.users.remove(&s.user);
+                self.locked_out.retain(|(u, _), _| *u != s.user);
+            }
+        }
+    }
+
+    /// Ends the session's burst on the channel, takes it out, tells the others.
+    fn remove_member(&mut self, session: SessionId, channel: &ChannelId, action: &'static str) {
+        let carries = self.channels.get(channel).and_then(|c| c.burst.as_ref()).is_some_and(|b| b.session == session);
+        if carries && self.emergency.is_none() {
+            self.finish(channel, action, Some(session));
+        }
+        let Some(user) = self.sessions.get_mut(&session).map(|s| {
+            s.joined.remove(channel);
+            s.sources.remove(channel);
+            s.user.clone()
+        }) else {
+            return;
+        };
+        if let Some(c) = self.channels.get_mut(channel) {
+            c.members.remove(&session);
+        }
+        let record = self.record(Action::ChannelLeave, session).on(channel).because(action);
+        self.audit(record);
+        self.emit(Effect::Leave { session, channel: channel.clone() });
+        self.announce_member(channel, action, &user, session);
+    }
+
+    fn announce_member(&mut self, channel: &ChannelId, action: &'static str, user: &UserId, except: SessionId) {
+        let to = self.channels[channel].members.iter().copied().filter(|s| *s != except).collect();
+        let push = Push::Member {
+            state: self.state(channel),
+            action,
+            user: user.clone(),
+            name: self.name_of(user),
+            user_count: self.user_count(channel),
+        };
+        self.push(to, push);
+    }
+
+    fn user_count(&self, channel: &ChannelId) -> usize {
+        let members = self.channels[channel].members.iter();
+        members.filter_map(|s| self.sessions.get(s)).map(|s| &s.user).collect::<BTreeSet<_>>().len()
+    }
+
+    pub(super) fn join(&mut self, session: SessionId, channel: &ChannelId, reply: ReplyId) {
+        let answer = self.try_join(session, channel);
+        if let Err(refusal) = &answer {
+            let record = self.record(Action::ChannelJoinDenied, session).on(channel).because(refusal.code);
+            self.audit(record);
+        }
+        self.reply(reply, answer);
+    }
+
+    fn try_join(&mut self, session: SessionId, channel: &ChannelId) -> Result<Answer, Refusal> {
+        if !self.channels.contains_key(channel) {
+            return Err(unknown_channel(channel));
+        }
+        let role = self.role_of(session);
+        let Some(s) = self.sessions.get(&session) else { return Err(Refusal::new("no-session", "This session is closed.")) };
+        if !s.allowed.contains(channel) {
+            return Err(Refusal::new("not-permitted", format!("You may not join '{channel}'. Ask an administrator.")));
+        }
+        if !s.joined.contains_key(channel) {
+            if s.joined.len() >= join_limit(role) {
+                return Err(Refusal::new("too-many-channels", "Maximum channels reached. Remove a channel to add another."));
+            }
+            let user = s.user.clone();
+            self.add_member(session, channel);
+            let record = self.record(Action::ChannelJoin, session).on(channel);
+            self.audit(record);
+            self.announce_member(channel, "user-joined", &user, session);
+            self.tell_late_joiner(session, channel);
+        }
+        if let Some(e) = self.emergency.as_mut().filter(|e| e.session == session) {
+            e.temporary.remove(channel); // E5: what the broadcaster joins itself stays
+        }
+        Ok(Answer::Joined { state: self.state(channel), user_count: self.user_count(channel) })
+    }
+
+    pub(super) fn leave(&mut self, session: SessionId, channel: &ChannelId, reply: ReplyId) {
+        let answer = if !self.channels.contains_key(channel) {
+            Err(unknown_channel(channel))
+        } else {
+            if self.sessions.get(&session).is_some_and(|s| s.joined.contains_key(channel)) {
+                self.remove_member(session, channel, "user-left");
+            }
+            Ok(Answer::Left { channel: channel.clone() })
+        };
+        self.reply(reply, answer);
+    }
+
+    /// The participant behind a session that is a member, or joined for its broadcast (F13, E5).
+    pub(super) fn check_member(&mut self, session: SessionId, channel: &ChannelId) -> Result<UserId, Refusal> {
+        if !self.channels.contains_key(channel) {
+            return Err(unknown_channel(channel));
+        }
+        let Some(s) = self.sessions.get(&session) else { return Err(Refusal::new("no-session", "This session is closed.")) };
+        let temporary = self.emergency.as_ref().is_some_and(|e| e.session == session && e.temporary.contains(channel));
+        if s.joined.contains_key(channel) || temporary {
+            return Ok(s.user.clone());
+        }
+        let record = self.record(Action::PermissionDenied, session).on(channel).because("not-member");
+        self.audit(record);
+        Err(Refusal::new("not-member", format!("You are not a member of '{channel}'. Join it first.")))
+    }
+
+    pub(super) fn admit_media(&mut self, session: SessionId, channel: Option<&ChannelId>, reply: ReplyId) {
+        match channel.map_or(Ok(()), |c| self.check_member(session, c).map(drop)) {
+            Ok(()) => self.emit(Effect::AdmitMedia { reply }),
+            Err(refusal) => self.reply(reply, Err(refusal)),
+        }
+    }
+
+    pub(super) fn capture(&mut self, session: SessionId, works: bool) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.capture_works = works;
+        }
+    }
+
+    pub(super) fn force_disconnect(&mut self, session: SessionId, target: &UserId, reason: String, reply: ReplyId) {
+        let answer = self.check_manager(session).and_then(|()| self.throw_out(session, target, reason));
+        self.reply(reply, answer.map(|()| Answer::Done));
+    }
+
+    pub(super) fn ban(
+        &mut self,
+        session: SessionId,
+        target: &UserId,
+        duration: Option<Duration>,
+        reason: String,
+        reply: ReplyId,
+    ) {
+        let answer = self.check_manager(session).map(|()| {
+            self.bans.insert(target.clone(), duration.map(|d| self.now + d));
+            let detail = json!({ "reason": reason, "durationMs": duration.map(|d| d.as_millis() as u64) });
+            let record = self.record(Action::SecurityBan, session).to(target).with(detail);
+            self.audit(record);
+            if self.users.contains_key(target) {
+                self.throw_out(session, target, reason).ok();
+            }
+            Answer::Done
+        });
+        self.reply(reply, answer);
+    }
+
+    pub(super) fn unban(&mut self, session: SessionId, target: &UserId, reply: ReplyId) {
+        let answer = self.check_manager(session).map(|()| {
+            self.bans.remove(target);
+            let record = self.record(Action::SecurityUnban, session).to(target);
+            self.audit(record);
+            Answer::Done
+        });
+        self.reply(reply, answer);
+    }
+
+    fn check_manager(&mut self, session: SessionId) -> Result<(), Refusal> {
+        match self.role_of(session) {
+            Role::Dispatch | Role::Admin => Ok(()),
+            Role::General => {
+                let record = self.record(Action::PermissionDenied, session).because("not-manager");
+                self.audit(record);
+                Err(Refusal::new("not-permitted", "Only Dispatch and Admin may do this."))
+            }
+        }
+    }
+
+    /// F14: at once, running burst or not. Desks and ports lose their floor and stay seated.
+    fn throw_out(&mut self, session: SessionId, target: &UserId, reason: String) -> Result<(), Refusal> {
+        let Some(user) = self.users.get(target) else {
+            return Err(Refusal::new("unknown-user", format!("'{target}' is not connected.")));
+        };
+        let sessions: Vec<_> = user.sessions.iter().copied().collect();
+        let record = self.record(Action::ForceDisconnect, session).to(target).with(json!({ "reason": reason }));
+        self.audit(record);
+        if self.emergency.as_ref().is_some_and(|e| e.user == *target) {
+            self.end_emergency("force-disconnect", None);
+        }
+        let held = self.channels.iter().filter(|(_, c)| c.burst.as_ref().is_some_and(|b| b.user == *target));
+        let held: Vec<_> = held.map(|(id, _)| id.clone()).collect();
+        for channel in held {
+            self.interrupt(&channel, Interruption::Forced, None, reason.clone());
+            self.announce(&channel, None);
+        }
+        self.push(sessions.clone(), Push::ForceDisconnect { reason: reason.clone() });
+        for session in sessions {
+            if self.is_network(session) {
+                self.emit(Effect::Close { session, reason: reason.clone() });
+            } else {
+                self.capture(session, false);
+            }
+        }
+        Ok(())
+    }
+}

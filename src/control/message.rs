@@ -1,0 +1,501 @@
+//! What goes into the core and what comes out of it.
+
+use crate::base::{BurstId, ChannelId, LineName, Mono, Record, ReplyId, Role, SessionId, SourceId, UserId};
+use std::time::Duration;
+
+/// One thing that happened outside.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A session opened with a valid token.
+    Open {
+        /// The new session.
+        session: SessionId,
+        /// Whose it is.
+        user: UserId,
+        /// The participant's name.
+        name: String,
+        /// The participant's role.
+        role: Role,
+        /// Channels that the token allows.
+        allowed: Vec<ChannelId>,
+    },
+    /// A session ended.
+    Close {
+        /// Which one.
+        session: SessionId,
+        /// Why, in one kebab-case word.
+        cause: &'static str,
+    },
+    /// `join-channel`
+    Join {
+        /// Who asks.
+        session: SessionId,
+        /// For which channel.
+        channel: ChannelId,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `leave-channel`
+    Leave {
+        /// Who asks.
+        session: SessionId,
+        /// Which channel.
+        channel: ChannelId,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `ptt-start` and `priority-ptt-start`
+    Request {
+        /// Who asks.
+        session: SessionId,
+        /// For which channel.
+        channel: ChannelId,
+        /// True for a priority request (F3, F5).
+        priority: bool,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `ptt-stop` and `priority-ptt-stop`
+    Release {
+        /// Who gives back.
+        session: SessionId,
+        /// Which channel.
+        channel: ChannelId,
+        /// The burst it means; an older one changes nothing (F8).
+        burst: Option<BurstId>,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `emergency-broadcast-arm`
+    Arm {
+        /// Whose button.
+        session: SessionId,
+        /// Down or up.
+        pressed: bool,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `emergency-broadcast-start`
+    StartEmergency {
+        /// Who asks.
+        session: SessionId,
+        /// How long the client says the button was held, in ms.
+        hold_ms: f64,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `emergency-broadcast-stop`
+    StopEmergency {
+        /// Who asks.
+        session: SessionId,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// A media request (transports, producers, consumers) that needs membership of `channel` (F13).
+    Media {
+        /// Who asks.
+        session: SessionId,
+        /// For which channel, if the request names one.
+        channel: Option<ChannelId>,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// A session's producer for a channel exists.
+    SourceOpened {
+        /// Whose.
+        session: SessionId,
+        /// For which channel.
+        channel: ChannelId,
+        /// The producer.
+        source: SourceId,
+    },
+    /// A producer is gone.
+    SourceClosed {
+        /// Which one.
+        source: SourceId,
+    },
+    /// The newest packet that the gate saw of a burst (F10).
+    Heard {
+        /// Which burst.
+        burst: BurstId,
+        /// When.
+        at: Mono,
+    },
+    /// A gate could not be opened (E4).
+    GateFailed {
+        /// Where.
+        channel: ChannelId,
+        /// For which burst.
+        burst: BurstId,
+    },
+    /// `force-disconnect`
+    ForceDisconnect {
+        /// Who asks.
+        session: SessionId,
+        /// Who has to go.
+        target: UserId,
+        /// Why, for people.
+        reason: String,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `ban-user`
+    Ban {
+        /// Who asks.
+        session: SessionId,
+        /// Who has to go.
+        target: UserId,
+        /// For how long; `None` is for ever.
+        duration: Option<Duration>,
+        /// Why, for people.
+        reason: String,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// `unban-user`
+    Unban {
+        /// Who asks.
+        session: SessionId,
+        /// Who may come back.
+        target: UserId,
+        /// Where the answer goes.
+        reply: ReplyId,
+    },
+    /// A debounced edge of an input line.
+    Edge {
+        /// Which line.
+        line: LineName,
+        /// The level after it.
+        active: bool,
+        /// The kernel's stamp.
+        stamp: Mono,
+    },
+    /// Edges of a line were lost; its level was read again.
+    EdgesLost {
+        /// Which line.
+        line: LineName,
+        /// The level now.
+        active: bool,
+    },
+    /// An input was found active at start (E3: a fault, never a press).
+    ActiveAtStart {
+        /// Which line.
+        line: LineName,
+    },
+    /// A port's audio rose above or fell below its VOX threshold.
+    Voice {
+        /// The port's session.
+        session: SessionId,
+        /// Above or below.
+        active: bool,
+        /// When the frame was captured.
+        stamp: Mono,
+    },
+    /// The capture device of a desk or port works, or does not (F10).
+    Capture {
+        /// The desk's or port's session.
+        session: SessionId,
+        /// True if it works.
+        works: bool,
+    },
+    /// A port has played the last sample of an ended burst.
+    Drained {
+        /// The port's session.
+        session: SessionId,
+        /// When the last sample has sounded.
+        at: Mono,
+    },
+}
+
+/// Who holds a floor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The participant.
+    pub user: UserId,
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// The talk burst.
+    pub burst: BurstId,
+    /// Since when.
+    pub since: Mono,
+}
+
+/// What everybody may know of a channel's floor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelState {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// Who talks; `None` is idle.
+    pub holder: Option<Holder>,
+}
+
+/// A failure: the request could not be carried out or may not be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One kebab-case word for programs.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its code and sentence.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { code, message: message.into() }
+    }
+}
+
+/// The answer to a request that was carried out, or denied by the rules of the floor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Joined, with what whoever joins late must know (F12).
+    Joined {
+        /// The channel's floor.
+        state: ChannelState,
+        /// How many participants it has.
+        user_count: usize,
+    },
+    /// Left.
+    Left {
+        /// Which channel.
+        channel: ChannelId,
+    },
+    /// A floor was granted or given back.
+    Floor {
+        /// The state after it.
+        state: ChannelState,
+    },
+    /// The floor is taken (F4, F6, E7).
+    Denied {
+        /// By whom.
+        holder: Option<(UserId, String)>,
+        /// One sentence for people.
+        message: String,
+    },
+    /// An emergency broadcast runs.
+    EmergencyStarted {
+        /// The channels it took.
+        channels: Vec<ChannelId>,
+        /// The names of ports that cannot be keyed yet (E9).
+        blocked_ports: Vec<String>,
+    },
+    /// An emergency broadcast ended.
+    EmergencyStopped {
+        /// How many channels it had.
+        channel_count: usize,
+        /// How long it ran.
+        duration: Duration,
+    },
+    /// Done, nothing more to say.
+    Done,
+}
+
+/// Why somebody was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// By a dispatcher (F3).
+    Preempted,
+    /// By an emergency broadcast (E4).
+    Emergency,
+    /// By the talk limit (F9).
+    TalkLimit,
+    /// By a carrier that is stuck open (F9).
+    CarrierTimeout,
+    /// By silence on the network (F10).
+    NoMedia,
+    /// By a `force-disconnect` (F14).
+    Forced,
+    /// Its gate could not be opened.
+    GateFailed,
+}
+
+impl Interruption {
+    /// The word on the wire and in the audit.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Interruption::Preempted => "preempted",
+            Interruption::Emergency => "emergency",
+            Interruption::TalkLimit => "talk-limit",
+            Interruption::CarrierTimeout => "carrier-timeout",
+            Interruption::NoMedia => "no-media",
+            Interruption::Forced => "forced",
+            Interruption::GateFailed => "gate-failed",
+        }
+    }
+}
+
+/// News for sessions that did not ask.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// `channel-list`
+    ChannelList {
+        /// Channels the session may join, with their names.
+        channels: Vec<(ChannelId, String)>,
+        /// The participant's role.
+        role: Role,
+    },
+    /// `channel-state`: somebody came or went.
+    Member {
+        /// The channel's floor.
+        state: ChannelState,
+        /// `user-joined`, `user-left` or `user-disconnected`.
+        action: &'static str,
+        /// Who.
+        user: UserId,
+        /// Their name.
+        name: String,
+        /// How many participants are there now.
+        user_count: usize,
+    },
+    /// `speaker-changed`
+    SpeakerChanged {
+        /// The channel's floor.
+        state: ChannelState,
+    },
+    /// `ptt-interrupted`
+    Interrupted {
+        /// Where.
+        channel: ChannelId,
+        /// By whom; `None` if nobody did it.
+        by: Option<(UserId, String)>,
+        /// One sentence for people.
+        message: String,
+        /// Why.
+        cause: Interruption,
+        /// Which burst ended.
+        burst: BurstId,
+    },
+    /// `talk-limit-warning`
+    TalkLimitWarning {
+        /// Where.
+        channel: ChannelId,
+        /// How long is left.
+        remaining: Duration,
+    },
+    /// `emergency-broadcast-start`
+    EmergencyStarted {
+        /// Who broadcasts.
+        user: UserId,
+        /// Their name.
+        name: String,
+        /// The member's channel.
+        channel: ChannelId,
+    },
+    /// `emergency-broadcast-stop`
+    EmergencyStopped {
+        /// Who broadcast.
+        user: UserId,
+        /// Their name.
+        name: String,
+        /// The member's channel.
+        channel: ChannelId,
+    },
+    /// `force-disconnect`
+    ForceDisconnect {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// One thing to do outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Queue a record.
+    Audit(Record),
+    /// Shut a channel's gate; nothing of the burst may leave afterwards (F3).
+    ShutGate {
+        /// Where.
+        channel: ChannelId,
+        /// Which burst.
+        burst: BurstId,
+        /// True: what is buffered of it for radios and loudspeakers is thrown away.
+        cut: bool,
+    },
+    /// Open a channel's gate for one source.
+    OpenGate {
+        /// Where.
+        channel: ChannelId,
+        /// For which burst.
+        burst: BurstId,
+        /// The source; `None` until the talker has a producer.
+        source: Option<SourceId>,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which one.
+        to: ReplyId,
+        /// What to say.
+        answer: Result<Answer, Refusal>,
+    },
+    /// A media request passed its membership check and may be carried out.
+    AdmitMedia {
+        /// Which one.
+        reply: ReplyId,
+    },
+    /// Tell sessions something.
+    Push {
+        /// Whom.
+        to: Vec<SessionId>,
+        /// What.
+        push: Push,
+    },
+    /// The session is no longer a member: its producers and consumers of the channel go.
+    Leave {
+        /// Who.
+        session: SessionId,
+        /// What.
+        channel: ChannelId,
+    },
+    /// Close the session's socket (4003).
+    Close {
+        /// Which one.
+        session: SessionId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A port plays a burst, with no audio before `from` (lead-in).
+    Play {
+        /// The port's session.
+        session: SessionId,
+        /// Which burst.
+        burst: BurstId,
+        /// The first audio not before this.
+        from: Mono,
+    },
+    /// The burst has ended; say [`Input::Drained`] when its last sample has sounded.
+    EndPlay {
+        /// The port's session.
+        session: SessionId,
+        /// Which burst.
+        burst: BurstId,
+    },
+    /// Set an output line.
+    Line {
+        /// Which one.
+        line: LineName,
+        /// Its level.
+        active: bool,
+        /// True if it keys a transmitter.
+        keys: bool,
+    },
+}
+
+impl Effect {
+    /// The place in the order of effects (F3).
+    #[must_use]
+    pub fn phase(&self) -> u8 {
+        match self {
+            Effect::Audit(_) => 0,
+            Effect::ShutGate { .. } => 1,
+            Effect::Push { push: Push::Interrupted { .. }, .. } => 2,
+            Effect::OpenGate { .. } => 3,
+            Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Push { .. } | Effect::Leave { .. } => 4,
+            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 5,
+            Effect::Line { keys: false, .. } => 6,
+            Effect::Close { .. } => 7,
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The brain: who may speak where, and what follows from it.
+//!
+//! Decides floors, pre-emption, emergency broadcasts, what buttons and carriers mean, and when a
+//! transmitter is keyed. It never reads a clock, sleeps, does IO or draws random numbers: inputs
+//! come with the time they happened, effects go out in a fixed order.
+//!
+//! **Invariant:** at most one holder a channel (F1). **Invariant:** the effects of one input leave
+//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, tell everybody, key,
+//! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
+
+mod desk;
+mod emergency;
+mod floor;
+mod hold;
+mod members;
+mod message;
+mod radio;
+mod squelch;
+mod tally;
+#[cfg(test)]
+mod tests {}
+
+pub use message::{Answer, ChannelState, Effect, Holder, Input, Interruption, Push, Refusal};
+
+use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// What the core is told once, at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The talk channels of the event.
+    pub channels: Vec<ChannelSpec>,
+    /// The desks of this box.
+    pub desks: Vec<DeskSpec>,
+    /// The radio ports of this box.
+    pub ports: Vec<PortSpec>,
+    /// How long the emergency button is held (E2); never below [`MIN_HOLD`].
+    pub emergency_hold: Duration,
+    /// The longest emergency broadcast (E8).
+    pub emergency_max: Duration,
+    /// The longest burst of General and Admin (F9); none for Dispatch.
+    pub talk_limit: Duration,
+}
+
+/// E2: no configuration goes below this.
+pub const MIN_HOLD: Duration = Duration::from_millis(2000);
+/// F10, T1 of TS 24.380: a holder without media loses the floor after this.
+pub const MEDIA_TIMEOUT: Duration = Duration::from_secs(4);
+/// F9: the warning comes this long before the limit.
+pub const LIMIT_WARNING: Duration = Duration::from_secs(10);
+/// E2: what a network press may be shorter by on the gateway's own clock.
+const NETWORK_JITTER: Duration = Duration::from_millis(200);
+/// F9: a network client that is locked out may ask again after this.
+const LOCKOUT: Duration = Duration::from_secs(1);
+
+/// One talk channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSpec {
+    /// The id on the wire.
+    pub id: ChannelId,
+    /// The name people see.
+    pub name: String,
+}
+
+/// One dispatch desk: a participant made of buttons, lamps, a microphone and a loudspeaker.
+#[derive(Clone, Debug)]
+pub struct DeskSpec {
+    /// Who it is.
+    pub user: UserId,
+    /// Its name, as people hear it.
+    pub name: String,
+    /// Its role, Dispatch by default.
+    pub role: Role,
+    /// Its inside session.
+    pub session: SessionId,
+    /// Its microphone.
+    pub source: SourceId,
+    /// PTT buttons: one button may ask for several channels (F16).
+    pub ptt: Vec<(LineName, Vec<ChannelId>)>,
+    /// The guarded emergency button.
+    pub emergency: Option<LineName>,
+    /// Tally lamps, one a channel.
+    pub tally: Vec<(LineName, ChannelId)>,
+    /// The emergency lamp.
+    pub emergency_tally: Option<LineName>,
+    /// True: the next press ends an emergency; false: hold to talk (E8).
+    pub latch: bool,
+}
+
+/// One analog radio on one channel. Its role is always General (F6).
+#[derive(Clone, Debug)]
+pub struct PortSpec {
+    /// Who it is.
+    pub user: UserId,
+    /// Its name, as people hear it.
+    pub name: String,
+    /// The one channel it bridges.
+    pub channel: ChannelId,
+    /// Its inside session.
+    pub session: SessionId,
+    /// Its receive audio.
+    pub source: SourceId,
+    /// Where its carrier comes from; `None` means VOX.
+    pub carrier: Option<LineName>,
+    /// Its PTT output.
+    pub ptt: Option<LineName>,
+    /// How long the carrier (or voice) must be there before it counts.
+    pub attack: Duration,
+    /// How long it must be gone before it counts as gone.
+    pub release: Duration,
+    /// Key-up to first audio.
+    pub lead_in: Duration,
+    /// Last audio to unkey.
+    pub ptt_hang: Duration,
+    /// Own carrier is ignored for this long after an own transmission.
+    pub inhibit: Duration,
+    /// The longest carrier; takes the place of the talk limit.
+    pub carrier_timeout: Duration,
+    /// True: keying waits while the port's own carrier is open (simplex).
+    pub radio_first: bool,
+    /// The same during an emergency (E9).
+    pub radio_first_in_emergency: bool,
+}
+
+/// A participant and its sessions (F13: several sockets are one participant).
+#[derive(Debug)]
+struct User {
+    name: String,
+    role: Role,
+    sessions: BTreeSet<SessionId>,
+}
+
+#[derive(Debug)]
+struct Session {
+    user: UserId,
+    /// What the token allows.
+    allowed: BTreeSet<ChannelId>,
+    /// Joined channels with the order of joining (E6).
+    joined: BTreeMap<ChannelId, u64>,
+    /// Producers of a network session, by channel (F15).
+    sources: BTreeMap<ChannelId, SourceId>,
+    /// The one source of a desk or port.
+    local: Option<SourceId>,
+    /// False: a desk or port without a working capture device (F10).
+    capture_works: bool,
+    /// When the client said that its emergency button went down (E2).
+    armed: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    name: String,
+    members: BTreeSet<SessionId>,
+    burst: Option<Burst>,
+}
+
+/// A floor that is held.
+#[derive(Clone, Debug)]
+struct Burst {
+    id: BurstId,
+    user: UserId,
+    session: SessionId,
+    since: Mono,
+    /// The newest packet, or the grant (F10).
+    last_media: Mono,
+    warned: bool,
+}
+
+/// The state of the whole event, and the only owner of it.
+#[derive(Debug)]
+pub struct Control {
+    settings: Settings,
+    users: BTreeMap<UserId, User>,
+    sessions: BTreeMap<SessionId, Session>,
+    channels: BTreeMap<ChannelId, Channel>,
+    emergency: Option<emergency::Emergency>,
+    desks: Vec<desk::Desk>,
+    ports: Vec<radio::Port>,
+    /// Talkers that ran into their limit, and when (F9).
+    locked_out: BTreeMap<(UserId, ChannelId), Mono>,
+    /// Banned until; `None` is for ever.
+    bans: BTreeMap<UserId, Option<Mono>>,
+    last_burst: u64,
+    last_rank: u64,
+    /// What the lamps and keys show, so that only changes go out.
+    lines: BTreeMap<LineName, bool>,
+    now: Mono,
+    effects: Vec<Effect>,
+    queue: VecDeque<Effect>,
+}
+
+impl Control {
+    /// A core with its desks and ports as members of their channels and nobody talking.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let channels = settings
+            .channels
+            .iter()
+            .map(|c| (c.id.clone(), Channel { name: c.name.clone(), members: BTreeSet::new(), burst: None }))
+            .collect();
+        let mut control = Control {
+            users: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            channels,
+            emergency: None,
+            desks: settings.desks.iter().cloned().map(desk::Desk::new).collect(),
+            ports: settings.ports.iter().cloned().map(radio::Port::new).collect(),
+            locked_out: BTreeMap::new(),
+            bans: BTreeMap::new(),
+            last_burst: 0,
+            last_rank: 0,
+            lines: BTreeMap::new(),
+            now: Mono::default(),
+            effects: Vec::new(),
+            queue: VecDeque::new(),
+            settings,
+        };
+        control.seat_desks_and_ports();
+        control
+    }
+
+    /// Takes one input that happened at or before `now`.
+    pub fn handle(&mut self, input: Input, now: Mono) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Open { session, user, name, role, allowed } => self.open_session(session, user, name, role, allowed),
+            Input::Close { session, cause } => self.close_session(session, cause),
+            Input::Join { session, channel, reply } => self.join(session, &channel, reply),
+            Input::Leave { session, channel, reply } => self.leave(session, &channel, reply),
+            Input::Request { session, channel, priority, reply } => {
+                let answer = self.request_floor(session, &channel, priority, Some(reply));
+                self.reply(reply, answer);
+            }
+            Input::Release { session, channel, burst, reply } => self.release_request(session, &channel, burst, reply),
+            Input::Arm { session, pressed, reply } => self.arm_from_network(session, pressed, reply),
+            Input::StartEmergency { session, hold_ms, reply } => self.emergency_from_network(session, hold_ms, reply),
+            Input::StopEmergency { session, reply } => self.stop_from_network(session, reply),
+            Input::Media { session, channel, reply } => self.admit_media(session, channel.as_ref(), reply),
+            Input::SourceOpened { session, channel, source } => self.source_opened(session, &channel, source),
+            Input::SourceClosed { source } => self.source_closed(source),
+            Input::Heard { burst, at } => self.heard(burst, at),
+            Input::GateFailed { channel, burst } => self.gate_failed(&channel, burst),
+            Input::ForceDisconnect { session, target, reason, reply } => {
+                self.force_disconnect(session, &target, reason, reply);
+            }
+            Input::Ban { session, target, duration, reason, reply } => self.ban(session, &target, duration, reason, reply),
+            Input::Unban { session, target, reply } => self.unban(session, &target, reply),
+            Input::Edge { line, active, stamp } => self.edge(&line, active, stamp),
+            Input::EdgesLost { line, active } => self.edges_lost(&line, active),
+            Input::ActiveAtStart { line } => self.active_at_start(&line),
+            Input::Voice { session, active, stamp } => self.carrier(session, active, stamp),
+            Input::Capture { session, works } => self.capture(session, works),
+            Input::Drained { session, at } => self.drained(session, at),
+        }
+        self.settle();
+    }
+
+    /// Takes what is due at `now`. The caller first reads edges and packets that are already queued (E2, F10).
+    pub fn handle_timeout(&mut self, now: Mono) {
+        self.now = self.now.max(now);
+        self.desk_timeouts();
+        self.port_timeouts();
+        self.floor_timeouts();
+        self.emergency_timeouts();
+        self.settle();
+    }
+
+    /// When [`Control::handle_timeout`] is due next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Mono> {
+        let due = self.floor_due().chain(self.emergency_due()).chain(self.desk_due()).chain(self.port_due());
+        due.min()
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.queue.pop_front()
+    }
+
+    /// True while `user` may not connect.
+    #[must_use]
+    pub fn is_banned(&self, user: &UserId, now: Mono) -> bool {
+        self.bans.get(user).is_some_and(|until| until.is_none_or(|until| now < until))
+    }
+
+    /// The state of every channel, for pages and lamps.
+    #[must_use]
+    pub fn states(&self) -> Vec<ChannelState> {
+        self.channels.keys().map(|id| self.state(id)).collect()
+    }
+
+    /// The broadcaster's name and the beginning of the running emergency.
+    #[must_use]
+    pub fn emergency(&self) -> Option<(String, Mono)> {
+        self.emergency.as_ref().map(|e| (self.name_of(&e.user), e.since))
+    }
+
+    /// The order in which `session` joined `channel`; `None` if it is not a member.
+    #[must_use]
+    pub fn join_rank(&self, session: SessionId, channel: &ChannelId) -> Option<u64> {
+        self.sessions.get(&session)?.joined.get(channel).copied()
+    }
+
+    fn settle(&mut self) {
+        self.update_keyers();
+        self.update_tallies();
+        self.effects.sort_by_key(Effect::phase); // stable: within a phase the order of happening stays
+        self.queue.extend(self.effects.drain(..));
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn reply(&mut self, to: crate::base::ReplyId, answer: Result<Answer, Refusal>) {
+        self.emit(Effect::Reply { to, answer });
+    }
+
+    fn push(&mut self, to: Vec<SessionId>, push: Push) {
+        let to: Vec<_> = to.into_iter().filter(|s| self.is_network(*s)).collect();
+        if !to.is_empty() {
+            self.emit(Effect::Push { to, push });
+        }
+    }
+
+    /// A record of what the participant behind `session` did.
+    fn record(&self, action: Action, session: SessionId) -> Record {
+        let record = Record::new(action);
+        match self.sessions.get(&session) {
+            Some(s) => self.record_of(action, &s.user),
+            None => record,
+        }
+    }
+
+    fn record_of(&self, action: Action, user: &UserId) -> Record {
+        let role = self.users.get(user).map_or(Role::General, |u| u.role);
+        Record::new(action).by(user, &self.name_of(user), role)
+    }
+
+    fn audit(&mut self, record: Record) {
+        self.emit(Effect::Audit(record));
+    }
+
+    fn name_of(&self, user: &UserId) -> String {
+        self.users.get(user).map_or_else(|| user.to_string(), |u| u.name.clone())
+    }
+
+    fn role_of(&self, session: SessionId) -> Role {
+        self.sessions.get(&session).and_then(|s| self.users.get(&s.user)).map_or(Role::General, |u| u.role)
+    }
+
+    fn is_network(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|s| s.local.is_none())
+    }
+
+    fn state(&self, channel: &ChannelId) -> ChannelState {
+        let burst = self.channels.get(channel).and_then(|c| c.burst.as_ref());
+        ChannelState {
+            channel: channel.clone(),
+            holder: burst.map(|b| Holder {
+                user: b.user.clone(),
+                name: self.name_of(&b.user),
+                role: self.users.get(&b.user).map_or(Role::General, |u| u.role),
+                burst: b.id,
+                since: b.since,
+            }),
+        }
+    }
+
+    fn set_line(&mut self, line: &LineName, active: bool) {
+        if self.lines.get(line) != Some(&active) {
+            self.lines.insert(line.clone(), active);
+            self.emit(Effect::Line { line: line.clone(), active, keys: self.ports.iter().any(|p| p.spec.ptt.as_ref() == Some(line)) });
+        }
+    }
+}
