@@ -1,4 +1,11 @@
 //! crosspatch: an embedded radio gateway. `ARCHITECTURE.md` is the map of the house.
 
+pub mod audit;
 pub mod base;
+pub mod cli;
 pub mod control;
+pub mod gateway;
+pub mod hardware;
+pub mod media;
+pub mod net;
+pub mod wire;

@@ -1,0 +1,222 @@
+//! The command line: arguments, logging, exit codes (sysexits).
+
+use crate::audit;
+use crate::base::clock::unix_ms_now;
+use crate::base::{ChannelId, Role};
+use crate::gateway::config::Config;
+use crate::gateway::{self, Options};
+use crate::net::token::{Identity, Tokens};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// sysexits: the command line or a file named on it is wrong.
+const EX_CONFIG: u8 = 78;
+/// sysexits: something is wrong that the user did not do.
+const EX_UNAVAILABLE: u8 = 69;
+
+#[derive(Parser)]
+#[command(name = "crosspatch", version, about = "Radio gateway: push-to-talk with dispatch priority for events")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway.
+    Run(Run),
+    /// Checks a configuration file and names every error.
+    Check {
+        /// The file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Prints a token that lets a person in.
+    Token(Token),
+    /// Reads the audit.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Prints the newest records, then follows with --follow.
+    Tail {
+        /// The gateway's state directory.
+        #[arg(long, default_value = "state")]
+        state_dir: PathBuf,
+        /// How many records.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+        /// Goes on with new records.
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// The configuration file; without one the demo event runs on the simulated board.
+    #[arg(long, conflicts_with = "demo")]
+    config: Option<PathBuf>,
+    /// The demo event on the simulated board.
+    #[arg(long)]
+    demo: bool,
+    /// Pages and signaling; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The UDP port of all media; 0 picks a free one.
+    #[arg(long, default_value_t = 40000)]
+    media_port: u16,
+    /// Where the audit, the token secret and ready.json live.
+    #[arg(long, default_value = "state")]
+    state_dir: PathBuf,
+    /// ALSA PCM of the (first) radio's receive audio.
+    #[arg(long, value_name = "PCM")]
+    radio_capture: Option<String>,
+    /// ALSA PCM of the (first) radio's transmit audio.
+    #[arg(long, value_name = "PCM")]
+    radio_playback: Option<String>,
+    /// ALSA PCM of the (first) desk's microphone.
+    #[arg(long, value_name = "PCM")]
+    desk_capture: Option<String>,
+    /// ALSA PCM of the (first) desk's loudspeaker.
+    #[arg(long, value_name = "PCM")]
+    desk_playback: Option<String>,
+}
+
+#[derive(Args)]
+struct Token {
+    /// The gateway's state directory.
+    #[arg(long)]
+    state_dir: PathBuf,
+    /// The participant's id.
+    #[arg(long)]
+    user: String,
+    /// The participant's name.
+    #[arg(long)]
+    name: String,
+    /// general, dispatch or admin.
+    #[arg(long)]
+    role: Role,
+    /// Channels it may join, with commas between them.
+    #[arg(long, value_delimiter = ',', required = true)]
+    channels: Vec<String>,
+    /// How long it is good for: 30m, 12h, 2d.
+    #[arg(long, default_value = "12h", value_parser = parse_duration)]
+    expires: Duration,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no duration; write a number and s, m, h or d, such as 12h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let seconds = match &text[split..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Runs the program; the exit code follows sysexits.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match cli.command {
+        Command::Run(run) => start(run),
+        Command::Check { config } => match Config::read(&config) {
+            Ok(_) => {
+                println!("{}: no errors", config.display());
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        },
+        Command::Token(token) => print_token(&token),
+        Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("crosspatch: {e:#}");
+            let config = e.is::<crate::gateway::config::ConfigError>();
+            ExitCode::from(if config { EX_CONFIG } else { EX_UNAVAILABLE })
+        }
+    }
+}
+
+fn start(run: Run) -> anyhow::Result<()> {
+    let mut config = match &run.config {
+        Some(path) => Config::read(path)?,
+        None => Config::demo(),
+    };
+    if let Some(radio) = config.radios.first_mut() {
+        radio.capture_pcm = run.radio_capture.or(radio.capture_pcm.take());
+        radio.playback_pcm = run.radio_playback.or(radio.playback_pcm.take());
+    }
+    if let Some(desk) = config.desks.first_mut() {
+        desk.capture_pcm = run.desk_capture.or(desk.capture_pcm.take());
+        desk.playback_pcm = run.desk_playback.or(desk.playback_pcm.take());
+    }
+    let options = Options { config, listen: run.listen, media_port: run.media_port, state_dir: run.state_dir };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        };
+        gateway::run(options, stop).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+fn print_token(token: &Token) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&token.state_dir)
+        .with_context(|| format!("the state directory {} cannot be made", token.state_dir.display()))?;
+    let event = std::fs::read_to_string(token.state_dir.join("event.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        .and_then(|v| v["event"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| Config::demo().event.id);
+    let tokens = Tokens::of_state_dir(&token.state_dir, &event)?;
+    let identity = Identity {
+        user: token.user.as_str().into(),
+        name: token.name.clone(),
+        role: token.role,
+        channels: token.channels.iter().map(|c| ChannelId::from(c.as_str())).collect(),
+    };
+    println!("{}", tokens.sign(&identity, unix_ms_now() / 1000 + token.expires.as_secs())?);
+    Ok(())
+}
+
+fn tail(state_dir: &std::path::Path, lines: usize, follow: bool) -> anyhow::Result<()> {
+    let path = state_dir.join("audit.sqlite");
+    let mut after = 0;
+    let mut rows = audit::tail(&path, after, usize::MAX)?;
+    rows.drain(..rows.len().saturating_sub(lines));
+    loop {
+        for row in &rows {
+            println!("{}", serde_json::to_string(row)?);
+            after = row.seq;
+        }
+        if !follow {
+            return Ok(());
+        }
+        std::thread::park_timeout(Duration::from_millis(500));
+        rows = audit::tail(&path, after, 1000)?;
+    }
+}

@@ -1,0 +1,402 @@
+//! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
+
+use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
+use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
+use crate::hardware::gpio::{Direction, LineSpec};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+/// The demo event, used without a configuration file.
+const DEMO: &str = include_str!("demo.toml");
+
+/// A whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The event.
+    pub event: Event,
+    /// Its talk channels.
+    #[serde(rename = "channel")]
+    pub channels: Vec<Channel>,
+    /// The desks of this box.
+    #[serde(rename = "desk", default)]
+    pub desks: Vec<Desk>,
+    /// The radio ports of this box.
+    #[serde(rename = "radio", default)]
+    pub radios: Vec<Radio>,
+}
+
+/// `[event]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// The event's id, as in tokens.
+    pub id: String,
+    /// E2; 2000 or more.
+    #[serde(default = "two_thousand")]
+    pub emergency_hold_ms: u64,
+    /// E8.
+    #[serde(default = "three_hundred")]
+    pub emergency_max_s: u64,
+    /// F9; for General and Admin.
+    #[serde(default = "sixty")]
+    pub talk_limit_s: u64,
+}
+
+/// `[[channel]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// The id on the wire.
+    pub id: String,
+    /// The name people see.
+    pub name: String,
+}
+
+/// `[[desk]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Desk {
+    /// The desk as a participant.
+    pub user: String,
+    /// Its name.
+    pub name: String,
+    /// Its role; Dispatch by default.
+    #[serde(default = "dispatch")]
+    pub role: Role,
+    /// The guarded emergency button.
+    pub emergency_line: Option<String>,
+    /// The emergency lamp.
+    pub emergency_tally_line: Option<String>,
+    /// True: the next press ends an emergency.
+    #[serde(default)]
+    pub emergency_latch: bool,
+    /// PTT buttons with their lamps.
+    #[serde(rename = "button", default)]
+    pub buttons: Vec<Button>,
+    /// ALSA PCM of the microphone; without one, paced simulated audio.
+    pub capture_pcm: Option<String>,
+    /// ALSA PCM of the loudspeaker.
+    pub playback_pcm: Option<String>,
+}
+
+/// `[[desk.button]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Button {
+    /// Which channel it talks on.
+    pub channel: String,
+    /// The button.
+    pub ptt_line: Option<String>,
+    /// The lamp.
+    pub tally_line: Option<String>,
+}
+
+/// `[[radio]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Radio {
+    /// The short name of the port, as in levels and lines.
+    pub id: String,
+    /// The radio as a participant.
+    pub user: String,
+    /// Its name.
+    pub name: String,
+    /// Its channel.
+    pub channel: String,
+    /// Must be general (F6).
+    #[serde(default = "general")]
+    pub role: Role,
+    /// The carrier's line; without one VOX decides.
+    pub carrier_line: Option<String>,
+    /// 5–500 ms.
+    #[serde(default = "twenty")]
+    pub carrier_debounce_ms: u64,
+    /// −60..0 dBFS.
+    #[serde(default = "minus_thirty")]
+    pub vox_threshold_dbfs: f32,
+    /// 5–50 ms.
+    #[serde(default = "ten")]
+    pub vox_attack_ms: u64,
+    /// 100–3000 ms.
+    #[serde(default = "five_hundred")]
+    pub vox_hang_ms: u64,
+    /// 0–1000 ms of audio kept from before the grant.
+    #[serde(default = "two_hundred")]
+    pub look_back_ms: u64,
+    /// 0–2000 ms.
+    #[serde(default = "two_hundred")]
+    pub inhibit_after_transmit_ms: u64,
+    /// 10–600 s.
+    #[serde(default = "hundred_twenty")]
+    pub carrier_timeout_s: u64,
+    /// The PTT output; none for a radio that keys itself.
+    pub ptt_line: Option<String>,
+    /// 0–2000 ms from key-up to the first audio.
+    #[serde(default = "two_hundred")]
+    pub lead_in_ms: u64,
+    /// 0–1000 ms from the last audio to unkey.
+    #[serde(default = "hundred")]
+    pub ptt_hang_ms: u64,
+    /// Keys only when the own carrier is closed.
+    #[serde(default)]
+    pub simplex: Policy,
+    /// The same in an emergency (E9).
+    #[serde(default = "network_first")]
+    pub simplex_in_emergency: Policy,
+    /// ALSA PCM of the receive audio; without one, paced simulated audio.
+    pub capture_pcm: Option<String>,
+    /// ALSA PCM of the transmit audio.
+    pub playback_pcm: Option<String>,
+}
+
+/// Who goes first on a simplex radio.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Keying waits for the own carrier.
+    #[default]
+    RadioFirst,
+    /// Keying is at once.
+    NetworkFirst,
+}
+
+fn two_thousand() -> u64 {
+    2000
+}
+fn three_hundred() -> u64 {
+    300
+}
+fn sixty() -> u64 {
+    60
+}
+fn twenty() -> u64 {
+    20
+}
+fn ten() -> u64 {
+    10
+}
+fn five_hundred() -> u64 {
+    500
+}
+fn two_hundred() -> u64 {
+    200
+}
+fn hundred() -> u64 {
+    100
+}
+fn hundred_twenty() -> u64 {
+    120
+}
+fn minus_thirty() -> f32 {
+    -30.0
+}
+fn dispatch() -> Role {
+    Role::Dispatch
+}
+fn general() -> Role {
+    Role::General
+}
+fn network_first() -> Policy {
+    Policy::NetworkFirst
+}
+
+/// What is wrong with a configuration: one sentence an error, each with its place.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// The demo event on the simulated board.
+    #[must_use]
+    pub fn demo() -> Self {
+        Self::parse(DEMO, "demo.toml").expect("a test reads it")
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// If it cannot be read or anything in it is wrong; all that is wrong is told at once.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError(vec![format!("{name}: cannot be read ({e}); name a file that exists with --config")]))?;
+        Self::parse(&text, &name)
+    }
+
+    /// Reads and checks text; `name` stands before each error.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let line_of = |at: usize| text[..at.min(text.len())].lines().count().max(1);
+        let config: Config = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |s| line_of(s.start + 1));
+            ConfigError(vec![format!("{name}:{line}: {}; compare with the sample configuration", e.message().trim_end())])
+        })?;
+        let mut wrong = Vec::new();
+        config.check(|value, sentence| {
+            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, |at| line_of(at + 1));
+            wrong.push(format!("{name}:{line}: {sentence}"));
+        });
+        if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
+    }
+
+    /// Tells every error with a value that stands near it.
+    fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+        let mut seen = BTreeSet::new();
+        if self.channels.is_empty() {
+            wrong(None, "the event has no channel; add a [[channel]] with id and name".into());
+        }
+        for channel in &self.channels {
+            if !seen.insert(channel.id.as_str()) {
+                wrong(Some(&channel.id), format!("channel '{}' is there twice; give each channel an id of its own", channel.id));
+            }
+        }
+        let known = |id: &str| self.channels.iter().any(|c| c.id == id);
+        if Duration::from_millis(self.event.emergency_hold_ms) < MIN_HOLD {
+            wrong(None, format!("emergency_hold_ms is {}; it may not be below 2000", self.event.emergency_hold_ms));
+        }
+        let mut users = BTreeSet::new();
+        let named = self.desks.iter().map(|d| d.user.as_str()).chain(self.radios.iter().map(|r| r.user.as_str()));
+        for user in named {
+            if !users.insert(user) {
+                wrong(Some(user), format!("user '{user}' is there twice; give each desk and radio a user of its own"));
+            }
+        }
+        for desk in &self.desks {
+            for button in desk.buttons.iter().filter(|b| !known(&b.channel)) {
+                wrong(Some(&button.channel), format!("there is no channel '{}'; name one of the [[channel]] ids", button.channel));
+            }
+        }
+        for radio in &self.radios {
+            if !known(&radio.channel) {
+                wrong(Some(&radio.channel), format!("there is no channel '{}'; name one of the [[channel]] ids", radio.channel));
+            }
+            if radio.role != Role::General {
+                let sentence = format!("radio '{}' has a role with priority; a radio is always general (a stuck squelch could be stopped by nobody)", radio.id);
+                wrong(Some(&radio.id), sentence);
+            }
+            let ranges = [
+                ("carrier_debounce_ms", radio.carrier_debounce_ms, 5, 500),
+                ("vox_attack_ms", radio.vox_attack_ms, 5, 50),
+                ("vox_hang_ms", radio.vox_hang_ms, 100, 3000),
+                ("look_back_ms", radio.look_back_ms, 0, 1000),
+                ("inhibit_after_transmit_ms", radio.inhibit_after_transmit_ms, 0, 2000),
+                ("carrier_timeout_s", radio.carrier_timeout_s, 10, 600),
+                ("lead_in_ms", radio.lead_in_ms, 0, 2000),
+                ("ptt_hang_ms", radio.ptt_hang_ms, 0, 1000),
+            ];
+            for (key, value, low, high) in ranges {
+                if !(low..=high).contains(&value) {
+                    wrong(Some(&radio.id), format!("{key} of radio '{}' is {value}; use {low} to {high}", radio.id));
+                }
+            }
+        }
+        let mut lines = BTreeSet::new();
+        for line in self.lines() {
+            if !lines.insert(line.name.clone()) {
+                wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
+            }
+        }
+    }
+
+    /// Every line that the configuration uses.
+    #[must_use]
+    pub fn lines(&self) -> Vec<LineSpec> {
+        let line = |name: &Option<String>, direction| name.as_deref().map(|n| LineSpec { name: n.into(), direction });
+        let mut lines = Vec::new();
+        for desk in &self.desks {
+            for button in &desk.buttons {
+                lines.extend(line(&button.ptt_line, Direction::Input));
+                lines.extend(line(&button.tally_line, Direction::Output));
+            }
+            lines.extend(line(&desk.emergency_line, Direction::Input));
+            lines.extend(line(&desk.emergency_tally_line, Direction::Output));
+        }
+        for radio in &self.radios {
+            lines.extend(line(&radio.carrier_line, Direction::Input));
+            lines.extend(line(&radio.ptt_line, Direction::Output));
+        }
+        lines
+    }
+
+    /// What the core is told. Desks and ports get the session ids 1, 2, …; `sources` are theirs, in the same order.
+    #[must_use]
+    pub fn settings(&self, sources: &[SourceId]) -> Settings {
+        let name = |n: &Option<String>| n.as_deref().map(LineName::from);
+        let mut sessions = (1..).map(SessionId).zip(sources.iter().copied());
+        let mut next = || sessions.next().expect("one source for each desk and radio");
+        let desks = self.desks.iter().map(|d| {
+            let (session, source) = next();
+            let channel = |b: &Button| ChannelId::from(b.channel.as_str());
+            DeskSpec {
+                user: UserId::from(d.user.as_str()),
+                name: d.name.clone(),
+                role: d.role,
+                session,
+                source,
+                ptt: d.buttons.iter().filter_map(|b| Some((name(&b.ptt_line)?, vec![channel(b)]))).collect(),
+                emergency: name(&d.emergency_line),
+                tally: d.buttons.iter().filter_map(|b| Some((name(&b.tally_line)?, channel(b)))).collect(),
+                emergency_tally: name(&d.emergency_tally_line),
+                latch: d.emergency_latch,
+            }
+        });
+        let desks = desks.collect();
+        let ports = self.radios.iter().map(|r| {
+            let (session, source) = next();
+            let by_line = r.carrier_line.is_some();
+            let ms = Duration::from_millis;
+            PortSpec {
+                user: UserId::from(r.user.as_str()),
+                name: r.name.clone(),
+                channel: r.channel.as_str().into(),
+                session,
+                source,
+                carrier: name(&r.carrier_line),
+                ptt: name(&r.ptt_line),
+                attack: ms(if by_line { r.carrier_debounce_ms } else { r.vox_attack_ms }),
+                release: ms(if by_line { r.carrier_debounce_ms } else { r.vox_hang_ms }),
+                lead_in: ms(r.lead_in_ms),
+                ptt_hang: ms(r.ptt_hang_ms),
+                inhibit: ms(r.inhibit_after_transmit_ms),
+                carrier_timeout: Duration::from_secs(r.carrier_timeout_s),
+                radio_first: r.simplex == Policy::RadioFirst,
+                radio_first_in_emergency: r.simplex_in_emergency == Policy::RadioFirst,
+            }
+        });
+        Settings {
+            ports: ports.collect(),
+            desks,
+            channels: self.channels.iter().map(|c| ChannelSpec { id: c.id.as_str().into(), name: c.name.clone() }).collect(),
+            emergency_hold: Duration::from_millis(self.event.emergency_hold_ms),
+            emergency_max: Duration::from_secs(self.event.emergency_max_s),
+            talk_limit: Duration::from_secs(self.event.talk_limit_s),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_is_a_valid_configuration() {
+        let demo = Config::parse(DEMO, "demo.toml").unwrap();
+        assert_eq!(demo.settings(&[SourceId(1), SourceId(2)]).channels.len(), 4);
+    }
+
+    #[test]
+    fn every_error_names_its_line_and_a_remedy() {
+        let text = DEMO.replace("channel = \"security\"\ncarrier", "channel = \"securty\"\nrole = \"dispatch\"\ncarrier");
+        let errors = Config::parse(&text, "x.toml").unwrap_err().0;
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].starts_with("x.toml:53: there is no channel 'securty'; name one"), "{errors:?}");
+        assert!(errors[1].contains("always general"), "{errors:?}");
+        let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
+        assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+}

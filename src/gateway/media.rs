@@ -1,0 +1,310 @@
+//! The media thread: owns the SFU and its UDP socket, carries out media requests, forwards packets.
+
+use super::Event;
+use crate::base::{ChannelId, ReplyId, SessionId, SourceId, UserId};
+use crate::control::Refusal;
+use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError, SfuEvent};
+use crate::wire::MediaOp;
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
+
+/// Commands and frames that may wait for the media thread.
+const QUEUE: usize = 4096;
+/// Room for any datagram a client may send.
+const DATAGRAM: usize = 2048;
+/// Datagrams read in one go before commands get their turn.
+const BATCH: usize = 64;
+const SOCKET: Token = Token(0);
+const WAKE: Token = Token(1);
+/// What the kernel may hold for us, in bytes: half a second of 500 talkers.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Something for the media thread to do.
+pub enum Command {
+    /// A request whose membership has been checked.
+    Request(Box<MediaRequest>),
+    /// A session is gone.
+    CloseSession(SessionId),
+    /// A session left a channel.
+    Leave(SessionId, ChannelId),
+    /// 20 ms from a desk or port.
+    Frame {
+        /// Whose.
+        source: SourceId,
+        /// The packet's number.
+        sequence: u64,
+        /// At 48 kHz.
+        timestamp: u32,
+        /// RFC 6464: −dBov.
+        level: u8,
+        /// Opus.
+        payload: Vec<u8>,
+    },
+    /// Counters for the API.
+    Stats(tokio::sync::oneshot::Sender<Value>),
+    /// The end.
+    Stop,
+}
+
+/// A request of a client.
+pub struct MediaRequest {
+    /// Whose.
+    pub session: SessionId,
+    /// The participant.
+    pub user: UserId,
+    /// The channel it names.
+    pub channel: Option<ChannelId>,
+    /// When the session joined it (E6).
+    pub rank: u64,
+    /// What to do.
+    pub op: MediaOp,
+    /// Where the answer goes.
+    pub reply: ReplyId,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct MediaDone {
+    /// Which request.
+    pub reply: ReplyId,
+    /// Whose.
+    pub session: SessionId,
+    /// The reply's data.
+    pub result: Result<Value, Refusal>,
+    /// A producer that exists now, and its channel.
+    pub opened: Option<(ChannelId, SourceId)>,
+    /// A producer that is gone.
+    pub closed: Option<SourceId>,
+}
+
+/// The way to the media thread.
+#[derive(Clone)]
+pub struct MediaHandle {
+    queue: SyncSender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl MediaHandle {
+    /// Queues a command; false if the queue is full or the thread has gone.
+    pub fn send(&self, command: Command) -> bool {
+        match self.queue.try_send(command) {
+            Ok(()) => self.waker.wake().is_ok(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                tracing::error!("the media queue is full; a command was dropped");
+                false
+            }
+        }
+    }
+}
+
+/// The thread's parts before it runs.
+pub struct MediaThread {
+    sfu: Sfu,
+    socket: UdpSocket,
+    poll: Poll,
+    commands: Receiver<Command>,
+    events: tokio::sync::mpsc::Sender<Event>,
+}
+
+/// Binds the socket and makes the handle. `listen` may have port 0.
+///
+/// # Errors
+/// If the socket cannot be bound.
+pub fn bind(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind(listen)?;
+    socket.set_nonblocking(true)?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+    Ok(socket)
+}
+
+impl MediaThread {
+    /// Puts the thread together.
+    ///
+    /// # Errors
+    /// If the poller cannot be made.
+    pub fn new(
+        sfu: Sfu,
+        socket: std::net::UdpSocket,
+        events: tokio::sync::mpsc::Sender<Event>,
+    ) -> std::io::Result<(MediaHandle, MediaThread)> {
+        let mut socket = UdpSocket::from_std(socket);
+        let poll = Poll::new()?;
+        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (queue, commands) = sync_channel(QUEUE);
+        Ok((MediaHandle { queue, waker }, MediaThread { sfu, socket, poll, commands, events }))
+    }
+
+    /// Runs until [`Command::Stop`].
+    pub fn run(mut self) {
+        let mut ready = Events::with_capacity(16);
+        loop {
+            let wait = self.sfu.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut ready, wait) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    tracing::error!("the media socket cannot be waited for: {e}");
+                    return;
+                }
+            }
+            let mut more = true;
+            while more {
+                if !self.run_commands() {
+                    return;
+                }
+                more = self.read_datagrams();
+                let now = Instant::now();
+                if self.sfu.next_timeout().is_some_and(|at| now >= at) {
+                    let socket = &self.socket;
+                    self.sfu.handle_timeout(now, &mut |datagram, to| send(socket, datagram, to));
+                }
+                while let Some(event) = self.sfu.poll_event() {
+                    self.tell(event);
+                }
+            }
+        }
+    }
+
+    /// False when told to stop.
+    fn run_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Request(request) => self.request(*request),
+                Command::CloseSession(session) => drop(self.sfu.close_session(session)),
+                Command::Leave(session, channel) => drop(self.sfu.leave(session, &channel)),
+                Command::Frame { source, sequence, timestamp, level, payload } => {
+                    let socket = &self.socket;
+                    let frame = Frame { payload: &payload, timestamp, sequence, level };
+                    self.sfu.local_frame(source, frame, Instant::now(), &mut |datagram, to| send(socket, datagram, to));
+                }
+                Command::Stats(answer) => drop(answer.send(json!(self.sfu.stats()))),
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// True if there may be more.
+    fn read_datagrams(&mut self) -> bool {
+        let mut buffer = [0; DATAGRAM];
+        for _ in 0..BATCH {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    let socket = &self.socket;
+                    let now = Instant::now();
+                    self.sfu.handle_datagram(&mut buffer[..length], from, now, &mut |datagram, to| send(socket, datagram, to));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => {} // an ICMP error of an earlier send; the next datagram is another matter
+            }
+        }
+        true
+    }
+
+    fn tell(&self, event: SfuEvent) {
+        if self.events.blocking_send(Event::Sfu(event)).is_err() {
+            tracing::debug!("the gateway is stopping");
+        }
+    }
+
+    fn request(&mut self, request: MediaRequest) {
+        let (session, reply) = (request.session, request.reply);
+        let (mut opened, mut closed) = (None, None);
+        let result = self.carry_out(request, &mut opened, &mut closed);
+        let done = MediaDone { reply, session, result, opened, closed };
+        if self.events.blocking_send(Event::Media(done)).is_err() {
+            tracing::debug!("the gateway is stopping");
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        request: MediaRequest,
+        opened: &mut Option<(ChannelId, SourceId)>,
+        closed: &mut Option<SourceId>,
+    ) -> Result<Value, Refusal> {
+        let MediaRequest { session, user, channel, rank, op, .. } = request;
+        let now = Instant::now();
+        let channel = channel.unwrap_or_else(|| "".into());
+        let text = |data: &Value, field: &str| data[field].as_str().unwrap_or_default().to_owned();
+        let done = json!({ "success": true });
+        let refused = |e: SfuError| Refusal::new("media", e.to_string());
+        match op {
+            MediaOp::RouterCapabilities => Ok(json!({ "routerRtpCapabilities": self.sfu.router_capabilities() })),
+            MediaOp::CreateTransport(data) => {
+                let direction: Direction = field(&data, "direction")?;
+                let made = self.sfu.create_transport(session, &user, direction, now).map_err(refused)?;
+                Ok(json!(made))
+            }
+            MediaOp::ConnectTransport(data) => {
+                let dtls = field(&data, "dtlsParameters")?;
+                let socket = &self.socket;
+                let mut send = |datagram: &[u8], to| send(socket, datagram, to);
+                self.sfu.connect_transport(session, &text(&data, "transportId"), &dtls, now, &mut send).map_err(refused)?;
+                Ok(done)
+            }
+            MediaOp::RestartIce(data) => {
+                let ice = self.sfu.restart_ice(session, &text(&data, "transportId")).map_err(refused)?;
+                Ok(json!({ "iceParameters": ice }))
+            }
+            MediaOp::CloseTransport(data) => {
+                self.sfu.close_transport(session, &text(&data, "transportId")).map_err(refused)?;
+                Ok(done)
+            }
+            MediaOp::Produce(data) => {
+                let rtp = field(&data, "rtpParameters")?;
+                let kind = text(&data, "kind");
+                let made = self.sfu.produce(session, &text(&data, "transportId"), &channel, &kind, &rtp).map_err(refused)?;
+                *opened = Some((channel, made));
+                Ok(json!({ "id": made.to_string() }))
+            }
+            MediaOp::Consume(data) => {
+                let capabilities = field(&data, "rtpCapabilities")?;
+                let (transport, producer) = (text(&data, "transportId"), text(&data, "producerId"));
+                let made = self.sfu.consume(session, &transport, &channel, &producer, rank, &capabilities).map_err(refused)?;
+                Ok(json!(made))
+            }
+            MediaOp::CloseProducer(data) => {
+                *closed = Some(self.sfu.close_producer(session, &text(&data, "producerId")).map_err(refused)?);
+                Ok(done)
+            }
+            MediaOp::CloseConsumer(data) => {
+                self.sfu.close_consumer(session, &text(&data, "consumerId")).map_err(refused)?;
+                Ok(done)
+            }
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    if let Err(e) = socket.send_to(datagram, to) {
+        tracing::trace!("a datagram to {to} was not sent: {e}");
+    }
+}
+
+fn field<T: DeserializeOwned>(data: &Value, name: &str) -> Result<T, Refusal> {
+    T::deserialize(&data[name]).map_err(|e| Refusal::new("bad-request", format!("'{name}' is not understood: {e}")))
+}
+
+/// What a desk's or port's playback gets of a packet.
+pub fn local_sink(
+    mut deliver: impl FnMut(super::endpoint::Packet) + Send + 'static,
+) -> Box<dyn FnMut(LocalFrame<'_>) + Send> {
+    Box::new(move |frame| {
+        deliver(super::endpoint::Packet {
+            channel: frame.channel.clone(),
+            burst: frame.burst,
+            sequence: frame.sequence,
+            timestamp: frame.timestamp,
+            payload: frame.payload.to_vec(),
+        });
+    })
+}

@@ -1,0 +1,304 @@
+//! The composition root: configuration in, adapters up, and the one loop that owns the core.
+//!
+//! The only room that knows all others. It decides nothing about floors.
+
+pub mod api;
+pub mod config;
+pub mod control_loop;
+pub mod endpoint;
+pub mod media;
+
+use crate::audit;
+use crate::base::clock::{mono_now, unix_ms_now};
+use crate::base::{ChannelId, Role, SessionId};
+use crate::hardware::audio;
+use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
+use crate::hardware::gpio::Lines;
+use crate::hardware::gpio::sim::SimBoard;
+use crate::media::gates::Gates;
+use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
+use crate::net::socket::{SocketEvent, Sockets};
+use crate::net::token::{Identity, Tokens};
+use crate::wire::WallClock;
+use anyhow::Context;
+use axum::Router;
+use config::Config;
+use control_loop::ControlLoop;
+use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
+use media::{Command, MediaDone, MediaThread};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Events that may wait for the loop.
+const QUEUE: usize = 4096;
+/// How long the links on the front panel are good for.
+const LINK_LIFETIME_S: u64 = 12 * 3600;
+
+/// Everything that reaches the loop.
+pub enum Event {
+    /// From a desk's or port's threads.
+    Input(crate::control::Input),
+    /// A media request was carried out.
+    Media(MediaDone),
+    /// News of the SFU.
+    Sfu(SfuEvent),
+    /// Lines have edges to read.
+    Lines,
+    /// A part is up (`None`) or degraded, because ….
+    Part {
+        /// Which part.
+        part: String,
+        /// Why.
+        why: Option<String>,
+    },
+}
+
+/// What `crosspatch run` was told.
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Pages and signaling.
+    pub listen: SocketAddr,
+    /// The UDP port of all media; 0 picks a free one.
+    pub media_port: u16,
+    /// Where the audit, the token secret and `ready.json` live.
+    pub state_dir: PathBuf,
+}
+
+/// A desk's or port's audio before its threads run.
+struct Voice {
+    endpoint: Arc<Endpoint>,
+    orders: endpoint::PlaybackOrders,
+    plan: Arc<EndpointPlan>,
+    capture: OpenCapture,
+    playback: OpenPlayback,
+    user: String,
+    channels: Vec<String>,
+}
+
+/// Runs the gateway until `stop` resolves.
+///
+/// # Errors
+/// If a part without which nothing works cannot be set up: state directory, sockets, token secret.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let Options { config, listen, media_port, state_dir } = options;
+    std::fs::create_dir_all(&state_dir)
+        .with_context(|| format!("the state directory {} cannot be made; name another with --state-dir", state_dir.display()))?;
+    let ready_file = state_dir.join("ready.json");
+    std::fs::remove_file(&ready_file).ok();
+    std::fs::write(state_dir.join("event.json"), json!({ "event": config.event.id }).to_string())?;
+
+    let audit_path = state_dir.join("audit.sqlite");
+    let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
+    let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
+        .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
+    let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
+
+    let http = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("{listen} cannot be listened on; is another gateway running? choose another with --listen"))?;
+    let http_address = http.local_addr()?;
+    let media_listen = SocketAddr::new(listen.ip(), media_port);
+    let media_socket = media::bind(media_listen)
+        .with_context(|| format!("UDP {media_listen} cannot be bound; choose another port with --media-port"))?;
+    let media_address = media_socket.local_addr()?;
+
+    let gates = Arc::new(Gates::new());
+    let mut sfu = Sfu::new(SfuConfig { announced: vec![media_address] }, gates.clone())?;
+    let (events, event_receiver) = mpsc::channel(QUEUE);
+    let voices = voices(&config, &mut sfu);
+    let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
+    let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
+    let settings = config.settings(&sources);
+    let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
+
+    let board = SimBoard::new(&config.lines());
+    let lines = board.open();
+    let wake = events.clone();
+    board.set_waker(Box::new(move || drop(wake.try_send(Event::Lines))));
+
+    let (live_sender, live) = watch::channel(json!({ "channels": [], "emergency": null, "degraded": [] }));
+    let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
+    let api = api::Api {
+        board,
+        panel: Arc::new(panel(&config, &tokens)?),
+        live,
+        endpoints: Arc::new(endpoints.clone()),
+        gates: gates.clone(),
+        media: media.clone(),
+    };
+    let sockets = Sockets::new(tokens, socket_events);
+    let app: Router = Router::new()
+        .route("/ws", axum::routing::get(crate::net::socket::upgrade))
+        .with_state(sockets)
+        .merge(api::routes(api))
+        .merge(crate::net::pages::routes());
+
+    let mut threads = vec![spawn("media", move || media_thread.run())?];
+    let parts = voices.len() * 2;
+    for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
+        let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
+        threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
+        let q = events.clone();
+        threads.push(spawn(&format!("{} out", plan.name), move || endpoint::playback_thread(&endpoint, &plan, &orders, &q, playback))?);
+    }
+
+    let ready = {
+        let (http, media) = (http_address.to_string(), media_address.to_string());
+        move |degraded: Vec<String>| {
+            let ready = json!({ "http": http, "media": media, "degraded": degraded });
+            if let Err(e) = write_whole(&ready_file, &ready.to_string()) {
+                tracing::error!("{} cannot be written: {e}", ready_file.display());
+            }
+            tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+        }
+    };
+    let control_loop = ControlLoop {
+        settings,
+        lines: Box::new(lines) as Box<dyn Lines>,
+        audit,
+        wall_floor_ms: wall_floor,
+        clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
+        gates,
+        media: media.clone(),
+        endpoints: endpoints.clone(),
+        live: live_sender,
+        expected_parts: parts,
+    };
+    let (stop_loop, stopped) = tokio::sync::oneshot::channel();
+    let control_thread = spawn("control", move || control_loop.run(event_receiver, socket_receiver, stopped, ready))?;
+    let server = axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>());
+    tokio::select! {
+        served = server => served.context("the web server ended")?,
+        () = stop => tracing::info!("stopping"),
+    }
+    drop(stop_loop);
+    tokio::task::spawn_blocking(move || {
+        control_thread.join().ok();
+        for endpoint in &endpoints {
+            endpoint.stop();
+        }
+        media.send(Command::Stop);
+        for thread in threads {
+            thread.join().ok();
+        }
+        audit_thread.finish();
+    })
+    .await?;
+    Ok(())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("the thread '{name}' cannot be started"))
+}
+
+/// Which boot the monotonic time belongs to.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, text)?;
+    std::fs::rename(part, path)
+}
+
+/// Gives every desk and port its source, its threads' parts and its place as a listener.
+fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
+    let mut voices = Vec::new();
+    let session = |voices: &Vec<Voice>| SessionId(voices.len() as u64 + 1);
+    for desk in &config.desks {
+        let plan = EndpointPlan {
+            name: desk.name.clone(),
+            is_port: false,
+            vox_threshold_dbfs: None,
+            look_back: Duration::ZERO,
+            lead_in: Duration::ZERO,
+        };
+        let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
+        let session = session(&voices);
+        let source = sfu.add_local_source(session, &desk.user.as_str().into());
+        let (endpoint, orders) = Endpoint::new(session, source, levels);
+        voices.push(Voice {
+            endpoint,
+            orders,
+            plan: Arc::new(plan),
+            capture: open_capture(desk.capture_pcm.clone(), 523.25),
+            playback: open_playback(desk.playback_pcm.clone()),
+            user: desk.user.clone(),
+            channels: desk.buttons.iter().map(|b| b.channel.clone()).collect(),
+        });
+    }
+    for radio in &config.radios {
+        let plan = EndpointPlan {
+            name: radio.name.clone(),
+            is_port: true,
+            vox_threshold_dbfs: radio.carrier_line.is_none().then_some(radio.vox_threshold_dbfs),
+            look_back: Duration::from_millis(radio.look_back_ms),
+            lead_in: Duration::from_millis(radio.lead_in_ms),
+        };
+        let levels = (format!("radio.{}.receive", radio.id), format!("radio.{}.transmit", radio.id));
+        let session = session(&voices);
+        let source = sfu.add_local_source(session, &radio.user.as_str().into());
+        let (endpoint, orders) = Endpoint::new(session, source, levels);
+        voices.push(Voice {
+            endpoint,
+            orders,
+            plan: Arc::new(plan),
+            capture: open_capture(radio.capture_pcm.clone(), 392.0),
+            playback: open_playback(radio.playback_pcm.clone()),
+            user: radio.user.clone(),
+            channels: vec![radio.channel.clone()],
+        });
+    }
+    for voice in &voices {
+        for (rank, channel) in voice.channels.iter().enumerate() {
+            let endpoint = voice.endpoint.clone();
+            let sink = media::local_sink(move |packet| endpoint.play(packet));
+            let channel = ChannelId::from(channel.as_str());
+            sfu.add_local_listener(voice.endpoint.session, &voice.user.as_str().into(), &channel, rank as u64, sink);
+        }
+    }
+    voices
+}
+
+/// An ALSA PCM, or a paced simulated microphone that hears a tone.
+fn open_capture(pcm: Option<String>, tone_hz: f32) -> OpenCapture {
+    Box::new(move || match &pcm {
+        Some(name) => audio::open_capture(name),
+        None => Ok(Box::new(SimCapture::new(Sound::Tone { hz: tone_hz, level_dbfs: -12.0 }))),
+    })
+}
+
+fn open_playback(pcm: Option<String>) -> OpenPlayback {
+    Box::new(move || match &pcm {
+        Some(name) => audio::open_playback(name),
+        None => Ok(Box::new(SimPlayback::new())),
+    })
+}
+
+/// What the front panel shows that does not change, with links that let people in.
+fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> {
+    let exp = unix_ms_now() / 1000 + LINK_LIFETIME_S;
+    let channels: Vec<ChannelId> = config.channels.iter().map(|c| c.id.as_str().into()).collect();
+    let link = |label: &str, user: &str, name: &str, role| -> anyhow::Result<serde_json::Value> {
+        let identity = Identity { user: user.into(), name: name.into(), role, channels: channels.clone() };
+        Ok(json!({ "label": label, "url": format!("/talk#token={}", tokens.sign(&identity, exp)?) }))
+    };
+    Ok(json!({
+        "event": config.event.id,
+        "channels": config.channels.iter().map(|c| json!({ "id": c.id, "name": c.name })).collect::<Vec<_>>(),
+        "desk": config.desks.first().map(|d| json!({ "user": d.user, "name": d.name })),
+        "ports": config.radios.iter().map(|r| json!({ "id": r.id, "name": r.name, "channel": r.channel })).collect::<Vec<_>>(),
+        "emergencyHoldMs": config.event.emergency_hold_ms,
+        "links": [
+            link("General user", "guest-1", "Guest 1", Role::General)?,
+            link("Second general user", "guest-2", "Guest 2", Role::General)?,
+            link("Dispatcher", "dispatch-2", "Dana", Role::Dispatch)?,
+        ],
+    }))
+}

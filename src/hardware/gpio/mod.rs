@@ -1,0 +1,149 @@
+//! GPIO lines: what they are called, which way they face, and what happened on them.
+//!
+//! This room decides what counts as an edge, and notices when edges were lost. Levels are logical:
+//! `active` is pressed, open or keyed, whatever the voltage. It never decides what a press means and
+//! never debounces by itself; a real chip's kernel does.
+//!
+//! **Invariant:** stamps are those of the edge, not of when it was read (F17).
+//!
+//! **Invariant:** after lost edges the line's level is read again; nothing is assumed from before.
+
+pub mod sim;
+
+use crate::base::{LineName, Mono};
+use std::collections::HashMap;
+
+/// What can go wrong with GPIO lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GpioError {
+    /// There is no such line.
+    #[error("gpio line '{0}' does not exist; use a name that the board profile lists")]
+    Unknown(LineName),
+    /// The line is an output, and inputs only were asked for.
+    #[error("gpio line '{0}' is an output, which only the gateway moves; use an input")]
+    NotAnInput(LineName),
+    /// The line is an input, and outputs only were asked for.
+    #[error("gpio line '{0}' is an input, which cannot be set; use an output")]
+    NotAnOutput(LineName),
+    /// The chip or the kernel refuses.
+    #[error("gpio line '{line}' cannot be used: {reason}; check the chip and who else holds the line with `gpioinfo`")]
+    Device {
+        /// The line.
+        line: LineName,
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+/// Which way a line faces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// A button, a contact or a carrier signal.
+    Input,
+    /// A lamp or a keying line.
+    Output,
+}
+
+/// A line as the board profile asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineSpec {
+    /// Its name.
+    pub name: LineName,
+    /// Which way it faces.
+    pub direction: Direction,
+}
+
+/// One change of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Which line.
+    pub line: LineName,
+    /// Its level after the change.
+    pub active: bool,
+    /// When the kernel saw it.
+    pub stamp: Mono,
+    /// Counts the line's edges from 1; a gap means lost edges.
+    pub sequence: u32,
+}
+
+/// What an input has to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineEvent {
+    /// The input changed.
+    Edge(Edge),
+    /// Edges were lost. The level was read again; whatever was going on is to be aborted.
+    Lost {
+        /// Which line.
+        line: LineName,
+        /// Its level, read after the loss.
+        active_now: bool,
+        /// When the newest known edge happened.
+        stamp: Mono,
+    },
+    /// The line can be read again after its chip was gone.
+    Returned {
+        /// Which line.
+        line: LineName,
+        /// Its level, read after the return.
+        active_now: bool,
+        /// When it returned.
+        stamp: Mono,
+    },
+}
+
+/// The lines of one board.
+pub trait Lines: Send {
+    /// The lines that were asked for.
+    fn specs(&self) -> &[LineSpec];
+
+    /// Takes what has happened so far, in order. Never blocks.
+    fn drain(&mut self) -> Vec<LineEvent>;
+
+    /// The level of a line now.
+    ///
+    /// # Errors
+    /// If there is no such line, or it cannot be read.
+    fn level(&self, line: &LineName) -> Result<bool, GpioError>;
+
+    /// Sets an output.
+    ///
+    /// # Errors
+    /// If there is no such output, or it cannot be set.
+    fn set(&mut self, line: &LineName, active: bool) -> Result<(), GpioError>;
+
+    /// Takes every output to its safe level, inactive: unkeyed and dark.
+    fn safe(&mut self);
+}
+
+/// Finds lost edges by the gaps in each line's sequence numbers.
+#[derive(Debug, Default)]
+pub struct GapFinder {
+    newest: HashMap<LineName, u32>,
+}
+
+impl GapFinder {
+    /// Turns edges in order into events. A line with a gap gives one [`LineEvent::Lost`] in the
+    /// place of its first edge after the gap; its further edges are part of the level read again.
+    pub fn judge(&mut self, edges: Vec<Edge>, mut level: impl FnMut(&LineName) -> bool) -> Vec<LineEvent> {
+        let mut events: Vec<LineEvent> = Vec::with_capacity(edges.len());
+        let mut lost: HashMap<LineName, usize> = HashMap::new();
+        for edge in edges {
+            let newest = self.newest.entry(edge.line.clone()).or_default();
+            let follows = edge.sequence == newest.wrapping_add(1);
+            *newest = edge.sequence;
+            if let Some(&place) = lost.get(&edge.line) {
+                if let LineEvent::Lost { stamp, .. } = &mut events[place] {
+                    *stamp = edge.stamp;
+                }
+            } else if follows {
+                events.push(LineEvent::Edge(edge));
+            } else {
+                lost.insert(edge.line.clone(), events.len());
+                let active_now = level(&edge.line);
+                events.push(LineEvent::Lost { line: edge.line, active_now, stamp: edge.stamp });
+            }
+        }
+        events
+    }
+}

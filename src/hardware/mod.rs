@@ -1,0 +1,7 @@
+//! The things that are wired to the box: buttons, lamps and keying lines, sound cards.
+//!
+//! This room decides how a device is opened, paced and healed, and which level is safe. It never
+//! decides what a press means or who may talk: it knows nothing of floors, channels or people.
+
+pub mod audio;
+pub mod gpio;

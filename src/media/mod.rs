@@ -1,0 +1,5 @@
+//! Audio: who hears whom, the network clients and the sound cards.
+
+pub mod gates;
+pub mod sfu;
+pub mod voice;
