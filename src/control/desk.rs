@@ -56,7 +56,8 @@ impl Control {
         if let Some((desk, channels)) = ptt {
             return self.desk_ptt(desk, line, &channels, active);
         }
-        if let Some(session) = self.ports.iter().find(|p| p.spec.carrier.as_ref() == Some(line)).map(|p| p.spec.session) {
+        if let Some(session) = self.ports.iter().find(|p| p.spec.carrier.as_ref() == Some(line)).map(|p| p.spec.session)
+        {
             self.carrier(session, active, stamp);
         }
     }
@@ -153,7 +154,9 @@ impl Control {
 
     pub(super) fn desk_due(&self) -> impl Iterator<Item = Mono> {
         let hold = self.hold_time();
-        self.desks.iter().flat_map(move |d| [d.hold.due(hold), d.arming_blink(self.now).map(|(_, at)| at)].into_iter().flatten())
+        self.desks
+            .iter()
+            .flat_map(move |d| [d.hold.due(hold), d.arming_blink(self.now).map(|(_, at)| at)].into_iter().flatten())
     }
 
     pub(super) fn desk_timeouts(&mut self) {

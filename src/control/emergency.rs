@@ -102,8 +102,13 @@ impl Control {
         let temporary: BTreeSet<_> = channels.iter().filter(|c| !joined.contains(*c)).cloned().collect();
         let source = self.emergency_source(session, &user);
         let burst = self.next_burst();
-        let interrupted: BTreeSet<_> =
-            self.channels.values().filter_map(|c| c.burst.as_ref()).map(|b| b.user.clone()).filter(|u| *u != user).collect();
+        let interrupted: BTreeSet<_> = self
+            .channels
+            .values()
+            .filter_map(|c| c.burst.as_ref())
+            .map(|b| b.user.clone())
+            .filter(|u| *u != user)
+            .collect();
         let detail = json!({
             "channelCount": channels.len(),
             "temporaryJoinCount": temporary.len(),
@@ -133,7 +138,10 @@ impl Control {
         });
         for channel in &channels {
             let since = self.now;
-            self.take(channel, Burst { id: burst, user: user.clone(), session, since, last_media: since, warned: true });
+            self.take(
+                channel,
+                Burst { id: burst, user: user.clone(), session, since, last_media: since, warned: true },
+            );
             self.emit(Effect::OpenGate { channel: channel.clone(), burst, source });
             self.announce(channel, None);
             self.tell_emergency(channel, true, &user);
@@ -144,7 +152,8 @@ impl Control {
     /// The broadcaster's own burst gives way to its broadcast.
     fn finish_quietly(&mut self, channel: &ChannelId) {
         if let Some(burst) = self.free(channel, false) {
-            let record = self.record_of(Action::PttStop, &burst.user).on(channel).in_burst(burst.id).because("emergency");
+            let record =
+                self.record_of(Action::PttStop, &burst.user).on(channel).in_burst(burst.id).because("emergency");
             self.audit(record);
         }
     }
@@ -153,7 +162,9 @@ impl Control {
     fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
         let first_of = |id: &SessionId| {
             let s = self.sessions.get(id)?;
-            s.local.or_else(|| s.joined.iter().filter_map(|(c, rank)| Some((rank, s.sources.get(c)?))).min().map(|(_, p)| *p))
+            s.local.or_else(|| {
+                s.joined.iter().filter_map(|(c, rank)| Some((rank, s.sources.get(c)?))).min().map(|(_, p)| *p)
+            })
         };
         let talking = || {
             let burst = self.channels.values().filter_map(|c| c.burst.as_ref()).find(|b| b.user == *user)?;

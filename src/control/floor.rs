@@ -28,7 +28,13 @@ impl Control {
                 let message = "Talk limit reached. Release and press again.".to_owned();
                 return Ok(self.deny(session, channel, None, "talk-limit", message));
             }
-            self.grant(session, channel, if priority { Action::PriorityPttStart } else { Action::PttStart }, None, reply);
+            self.grant(
+                session,
+                channel,
+                if priority { Action::PriorityPttStart } else { Action::PttStart },
+                None,
+                reply,
+            );
             return Ok(Answer::Floor { state: self.state(channel) });
         };
         if held.user == user {
@@ -161,7 +167,13 @@ impl Control {
     }
 
     /// Gives a floor back. Whatever is not this session's running burst changes nothing (F8, F15).
-    pub(super) fn release(&mut self, session: SessionId, channel: &ChannelId, burst: Option<BurstId>, reply: Option<ReplyId>) {
+    pub(super) fn release(
+        &mut self,
+        session: SessionId,
+        channel: &ChannelId,
+        burst: Option<BurstId>,
+        reply: Option<ReplyId>,
+    ) {
         let Some(held) = self.channels.get(channel).and_then(|c| c.burst.as_ref()) else { return };
         let stale = held.session != session || burst.is_some_and(|b| b != held.id);
         if stale || self.emergency.is_some() {
@@ -218,7 +230,12 @@ impl Control {
             return self.emergency_gate_failed(channel);
         }
         if self.channels.get(channel).and_then(|c| c.burst.as_ref()).is_some_and(|b| b.id == burst) {
-            self.interrupt(channel, Interruption::GateFailed, None, "The channel could not be opened. Press again.".into());
+            self.interrupt(
+                channel,
+                Interruption::GateFailed,
+                None,
+                "The channel could not be opened. Press again.".into(),
+            );
             self.announce(channel, None);
         }
     }
@@ -252,7 +269,12 @@ impl Control {
         for (channel, burst) in held {
             let (limit, silence) = self.limits(&burst);
             if limit.is_some_and(|l| self.now >= l) {
-                self.interrupt(&channel, Interruption::TalkLimit, None, "Talk limit reached. Release and press again.".into());
+                self.interrupt(
+                    &channel,
+                    Interruption::TalkLimit,
+                    None,
+                    "Talk limit reached. Release and press again.".into(),
+                );
                 self.locked_out.insert((burst.user, channel.clone()), self.now);
                 self.announce(&channel, None);
             } else if silence.is_some_and(|l| self.now >= l) {

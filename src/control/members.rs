@@ -48,8 +48,19 @@ impl Control {
         s.capture_works = false;
     }
 
-    fn add_session(&mut self, session: SessionId, user: UserId, name: String, role: Role, allowed: BTreeSet<ChannelId>) {
-        let entry = self.users.entry(user.clone()).or_insert_with(|| User { name: name.clone(), role, sessions: BTreeSet::new() });
+    fn add_session(
+        &mut self,
+        session: SessionId,
+        user: UserId,
+        name: String,
+        role: Role,
+        allowed: BTreeSet<ChannelId>,
+    ) {
+        let entry = self.users.entry(user.clone()).or_insert_with(|| User {
+            name: name.clone(),
+            role,
+            sessions: BTreeSet::new(),
+        });
         (entry.name, entry.role) = (name, role); // the newest token speaks for the participant
         entry.sessions.insert(session);
         self.sessions.insert(
@@ -75,9 +86,17 @@ impl Control {
         }
     }
 
-    pub(super) fn open_session(&mut self, session: SessionId, user: UserId, name: String, role: Role, allowed: Vec<ChannelId>) {
+    pub(super) fn open_session(
+        &mut self,
+        session: SessionId,
+        user: UserId,
+        name: String,
+        role: Role,
+        allowed: Vec<ChannelId>,
+    ) {
         let allowed: BTreeSet<_> = allowed.into_iter().filter(|c| self.channels.contains_key(c)).collect();
-        let channels = allowed.iter().map(|c| (c.clone(), self.channels[c].name.clone())).collect();
+        let in_order = self.settings.channels.iter().filter(|c| allowed.contains(&c.id)); // as the event lists them
+        let channels = in_order.map(|c| (c.id.clone(), c.name.clone())).collect();
         self.add_session(session, user, name, role, allowed);
         let record = self.record(Action::AuthLogin, session).with(json!({ "session": session.to_string() }));
         self.audit(record);
@@ -88,7 +107,8 @@ impl Control {
         if !self.sessions.contains_key(&session) {
             return;
         }
-        let record = self.record(Action::AuthLogout, session).because(cause).with(json!({ "session": session.to_string() }));
+        let record =
+            self.record(Action::AuthLogout, session).because(cause).with(json!({ "session": session.to_string() }));
         self.audit(record);
         if self.emergency.as_ref().is_some_and(|e| e.session == session) {
             self.end_emergency("session-closed", None);
@@ -161,13 +181,18 @@ impl Control {
             return Err(unknown_channel(channel));
         }
         let role = self.role_of(session);
-        let Some(s) = self.sessions.get(&session) else { return Err(Refusal::new("no-session", "This session is closed.")) };
+        let Some(s) = self.sessions.get(&session) else {
+            return Err(Refusal::new("no-session", "This session is closed."));
+        };
         if !s.allowed.contains(channel) {
             return Err(Refusal::new("not-permitted", format!("You may not join '{channel}'. Ask an administrator.")));
         }
         if !s.joined.contains_key(channel) {
             if s.joined.len() >= join_limit(role) {
-                return Err(Refusal::new("too-many-channels", "Maximum channels reached. Remove a channel to add another."));
+                return Err(Refusal::new(
+                    "too-many-channels",
+                    "Maximum channels reached. Remove a channel to add another.",
+                ));
             }
             let user = s.user.clone();
             self.add_member(session, channel);
@@ -199,7 +224,9 @@ impl Control {
         if !self.channels.contains_key(channel) {
             return Err(unknown_channel(channel));
         }
-        let Some(s) = self.sessions.get(&session) else { return Err(Refusal::new("no-session", "This session is closed.")) };
+        let Some(s) = self.sessions.get(&session) else {
+            return Err(Refusal::new("no-session", "This session is closed."));
+        };
         let temporary = self.emergency.as_ref().is_some_and(|e| e.session == session && e.temporary.contains(channel));
         if s.joined.contains_key(channel) || temporary {
             return Ok(s.user.clone());

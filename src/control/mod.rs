@@ -18,7 +18,7 @@ mod radio;
 mod squelch;
 mod tally;
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 pub use message::{Answer, ChannelState, Effect, Holder, Input, Interruption, Push, Refusal};
 
@@ -148,9 +148,8 @@ struct Session {
     armed: Option<Mono>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Channel {
-    name: String,
     members: BTreeSet<SessionId>,
     burst: Option<Burst>,
 }
@@ -194,11 +193,7 @@ impl Control {
     /// A core with its desks and ports as members of their channels and nobody talking.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let channels = settings
-            .channels
-            .iter()
-            .map(|c| (c.id.clone(), Channel { name: c.name.clone(), members: BTreeSet::new(), burst: None }))
-            .collect();
+        let channels = settings.channels.iter().map(|c| (c.id.clone(), Channel::default())).collect();
         let mut control = Control {
             users: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -244,7 +239,9 @@ impl Control {
             Input::ForceDisconnect { session, target, reason, reply } => {
                 self.force_disconnect(session, &target, reason, reply);
             }
-            Input::Ban { session, target, duration, reason, reply } => self.ban(session, &target, duration, reason, reply),
+            Input::Ban { session, target, duration, reason, reply } => {
+                self.ban(session, &target, duration, reason, reply)
+            }
             Input::Unban { session, target, reply } => self.unban(session, &target, reply),
             Input::Edge { line, active, stamp } => self.edge(&line, active, stamp),
             Input::EdgesLost { line, active } => self.edges_lost(&line, active),
@@ -371,7 +368,11 @@ impl Control {
     fn set_line(&mut self, line: &LineName, active: bool) {
         if self.lines.get(line) != Some(&active) {
             self.lines.insert(line.clone(), active);
-            self.emit(Effect::Line { line: line.clone(), active, keys: self.ports.iter().any(|p| p.spec.ptt.as_ref() == Some(line)) });
+            self.emit(Effect::Line {
+                line: line.clone(),
+                active,
+                keys: self.ports.iter().any(|p| p.spec.ptt.as_ref() == Some(line)),
+            });
         }
     }
 }

@@ -16,8 +16,12 @@ enum Keyer {
     Blocked(BurstId),
     Playing(BurstId),
     /// The burst is over; its last samples are still sounding.
-    Draining { until: Mono },
-    Hang { until: Mono },
+    Draining {
+        until: Mono,
+    },
+    Hang {
+        until: Mono,
+    },
 }
 
 /// What a port is doing.
@@ -113,7 +117,8 @@ impl Control {
             let p = &self.ports[i];
             let held = self.channels.get(&p.spec.channel).and_then(|c| c.burst.as_ref());
             let wanted = held.filter(|b| b.user != p.spec.user).map(|b| b.id);
-            let radio_first = if self.emergency.is_some() { p.spec.radio_first_in_emergency } else { p.spec.radio_first };
+            let radio_first =
+                if self.emergency.is_some() { p.spec.radio_first_in_emergency } else { p.spec.radio_first };
             let blocked = radio_first && p.squelch.is_open() && !p.is_keyed();
             let session = p.spec.session;
             match (wanted, p.keyer) {
@@ -180,7 +185,12 @@ impl Control {
                 let (session, channel) = (p.spec.session, p.spec.channel.clone());
                 let holds = self.channels[&channel].burst.as_ref().is_some_and(|b| b.session == session);
                 if holds && self.emergency.is_none() {
-                    self.interrupt(&channel, Interruption::CarrierTimeout, None, "The radio's carrier is stuck.".into());
+                    self.interrupt(
+                        &channel,
+                        Interruption::CarrierTimeout,
+                        None,
+                        "The radio's carrier is stuck.".into(),
+                    );
                     self.announce(&channel, None);
                 }
             }

@@ -65,13 +65,15 @@ async fn local_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request
     if local {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "The front panel works on the box itself only. Open it there, as 127.0.0.1.").into_response()
+    (StatusCode::FORBIDDEN, "The front panel works on the box itself only. Open it there, as 127.0.0.1.")
+        .into_response()
 }
 
 fn is_loopback_name(headers: &HeaderMap, name: header::HeaderName) -> bool {
     let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()) else { return false };
     let host = value.trim_start_matches("http://").trim_start_matches("https://");
-    let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(h, _)| h);
+    let host =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(h, _)| h);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -101,7 +103,10 @@ fn view(api: &Api) -> Value {
     let mut view = api.live.borrow().clone();
     view["lines"] = json!(api.board.lines());
     let levels = api.endpoints.iter().flat_map(|e| e.levels());
-    view["levels"] = levels.map(|(name, dbfs)| (name, json!((f64::from(dbfs) * 10.0).round() / 10.0))).collect::<serde_json::Map<_, _>>().into();
+    view["levels"] = levels
+        .map(|(name, dbfs)| (name, json!((f64::from(dbfs) * 10.0).round() / 10.0)))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     view
 }
 

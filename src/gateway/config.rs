@@ -221,8 +221,9 @@ impl Config {
     /// If it cannot be read or anything in it is wrong; all that is wrong is told at once.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| ConfigError(vec![format!("{name}: cannot be read ({e}); name a file that exists with --config")]))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            ConfigError(vec![format!("{name}: cannot be read ({e}); name a file that exists with --config")])
+        })?;
         Self::parse(&text, &name)
     }
 
@@ -234,7 +235,10 @@ impl Config {
         let line_of = |at: usize| text[..at.min(text.len())].lines().count().max(1);
         let config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start + 1));
-            ConfigError(vec![format!("{name}:{line}: {}; compare with the sample configuration", e.message().trim_end())])
+            ConfigError(vec![format!(
+                "{name}:{line}: {}; compare with the sample configuration",
+                e.message().trim_end()
+            )])
         })?;
         let mut wrong = Vec::new();
         config.check(|value, sentence| {
@@ -252,7 +256,10 @@ impl Config {
         }
         for channel in &self.channels {
             if !seen.insert(channel.id.as_str()) {
-                wrong(Some(&channel.id), format!("channel '{}' is there twice; give each channel an id of its own", channel.id));
+                wrong(
+                    Some(&channel.id),
+                    format!("channel '{}' is there twice; give each channel an id of its own", channel.id),
+                );
             }
         }
         let known = |id: &str| self.channels.iter().any(|c| c.id == id);
@@ -268,15 +275,24 @@ impl Config {
         }
         for desk in &self.desks {
             for button in desk.buttons.iter().filter(|b| !known(&b.channel)) {
-                wrong(Some(&button.channel), format!("there is no channel '{}'; name one of the [[channel]] ids", button.channel));
+                wrong(
+                    Some(&button.channel),
+                    format!("there is no channel '{}'; name one of the [[channel]] ids", button.channel),
+                );
             }
         }
         for radio in &self.radios {
             if !known(&radio.channel) {
-                wrong(Some(&radio.channel), format!("there is no channel '{}'; name one of the [[channel]] ids", radio.channel));
+                wrong(
+                    Some(&radio.channel),
+                    format!("there is no channel '{}'; name one of the [[channel]] ids", radio.channel),
+                );
             }
             if radio.role != Role::General {
-                let sentence = format!("radio '{}' has a role with priority; a radio is always general (a stuck squelch could be stopped by nobody)", radio.id);
+                let sentence = format!(
+                    "radio '{}' has a role with priority; a radio is always general (a stuck squelch could be stopped by nobody)",
+                    radio.id
+                );
                 wrong(Some(&radio.id), sentence);
             }
             let ranges = [
@@ -371,7 +387,11 @@ impl Config {
         Settings {
             ports: ports.collect(),
             desks,
-            channels: self.channels.iter().map(|c| ChannelSpec { id: c.id.as_str().into(), name: c.name.clone() }).collect(),
+            channels: self
+                .channels
+                .iter()
+                .map(|c| ChannelSpec { id: c.id.as_str().into(), name: c.name.clone() })
+                .collect(),
             emergency_hold: Duration::from_millis(self.event.emergency_hold_ms),
             emergency_max: Duration::from_secs(self.event.emergency_max_s),
             talk_limit: Duration::from_secs(self.event.talk_limit_s),
@@ -391,10 +411,11 @@ mod tests {
 
     #[test]
     fn every_error_names_its_line_and_a_remedy() {
-        let text = DEMO.replace("channel = \"security\"\ncarrier", "channel = \"securty\"\nrole = \"dispatch\"\ncarrier");
+        let text =
+            DEMO.replace("channel = \"security\"\ncarrier", "channel = \"securty\"\nrole = \"dispatch\"\ncarrier");
         let errors = Config::parse(&text, "x.toml").unwrap_err().0;
         assert_eq!(errors.len(), 2, "{errors:?}");
-        assert!(errors[0].starts_with("x.toml:53: there is no channel 'securty'; name one"), "{errors:?}");
+        assert!(errors[0].starts_with("x.toml:52: there is no channel 'securty'; name one"), "{errors:?}");
         assert!(errors[1].contains("always general"), "{errors:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");

@@ -155,7 +155,8 @@ impl Running {
     }
 
     fn find_active_inputs(&mut self) {
-        let inputs: Vec<_> = self.parts.lines.specs().iter().filter(|s| s.direction == Direction::Input).cloned().collect();
+        let inputs: Vec<_> =
+            self.parts.lines.specs().iter().filter(|s| s.direction == Direction::Input).cloned().collect();
         for spec in inputs {
             if self.parts.lines.level(&spec.name).unwrap_or(false) {
                 self.input(Input::ActiveAtStart { line: spec.name });
@@ -332,7 +333,9 @@ impl Running {
 
     fn start_media(&mut self, reply: ReplyId) {
         let Some(pending) = self.pending.get_mut(&reply) else { return };
-        let (Some((channel, op)), Some(client)) = (pending.media.take(), self.clients.get(&pending.session)) else { return };
+        let (Some((channel, op)), Some(client)) = (pending.media.take(), self.clients.get(&pending.session)) else {
+            return;
+        };
         let session = pending.session;
         let rank = channel.as_ref().and_then(|c| self.control.join_rank(session, c)).unwrap_or(u64::MAX);
         let request = MediaRequest { session, user: client.user.clone(), channel, rank, op, reply };

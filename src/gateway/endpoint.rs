@@ -15,8 +15,8 @@ use crate::media::voice::mix::{Gain, Mixer};
 use crate::media::voice::playout::{Playout, Sizes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Packets and orders that may wait for a playback thread.
@@ -172,7 +172,10 @@ impl Endpoint {
     #[must_use]
     pub fn levels(&self) -> [(String, f32); 2] {
         let read = |level: &AtomicI32| level.load(Ordering::Relaxed) as f32 / 10.0;
-        [(self.level_names.0.clone(), read(&self.capture_level)), (self.level_names.1.clone(), read(&self.playback_level))]
+        [
+            (self.level_names.0.clone(), read(&self.capture_level)),
+            (self.level_names.1.clone(), read(&self.playback_level)),
+        ]
     }
 }
 

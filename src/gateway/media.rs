@@ -200,7 +200,9 @@ impl MediaThread {
                 Ok((length, from)) => {
                     let socket = &self.socket;
                     let now = Instant::now();
-                    self.sfu.handle_datagram(&mut buffer[..length], from, now, &mut |datagram, to| send(socket, datagram, to));
+                    self.sfu.handle_datagram(&mut buffer[..length], from, now, &mut |datagram, to| {
+                        send(socket, datagram, to)
+                    });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 Err(_) => {} // an ICMP error of an earlier send; the next datagram is another matter
@@ -248,7 +250,9 @@ impl MediaThread {
                 let dtls = field(&data, "dtlsParameters")?;
                 let socket = &self.socket;
                 let mut send = |datagram: &[u8], to| send(socket, datagram, to);
-                self.sfu.connect_transport(session, &text(&data, "transportId"), &dtls, now, &mut send).map_err(refused)?;
+                self.sfu
+                    .connect_transport(session, &text(&data, "transportId"), &dtls, now, &mut send)
+                    .map_err(refused)?;
                 Ok(done)
             }
             MediaOp::RestartIce(data) => {
@@ -262,14 +266,16 @@ impl MediaThread {
             MediaOp::Produce(data) => {
                 let rtp = field(&data, "rtpParameters")?;
                 let kind = text(&data, "kind");
-                let made = self.sfu.produce(session, &text(&data, "transportId"), &channel, &kind, &rtp).map_err(refused)?;
+                let made =
+                    self.sfu.produce(session, &text(&data, "transportId"), &channel, &kind, &rtp).map_err(refused)?;
                 *opened = Some((channel, made));
                 Ok(json!({ "id": made.to_string() }))
             }
             MediaOp::Consume(data) => {
                 let capabilities = field(&data, "rtpCapabilities")?;
                 let (transport, producer) = (text(&data, "transportId"), text(&data, "producerId"));
-                let made = self.sfu.consume(session, &transport, &channel, &producer, rank, &capabilities).map_err(refused)?;
+                let made =
+                    self.sfu.consume(session, &transport, &channel, &producer, rank, &capabilities).map_err(refused)?;
                 Ok(json!(made))
             }
             MediaOp::CloseProducer(data) => {

@@ -86,8 +86,9 @@ struct Voice {
 /// If a part without which nothing works cannot be set up: state directory, sockets, token secret.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let Options { config, listen, media_port, state_dir } = options;
-    std::fs::create_dir_all(&state_dir)
-        .with_context(|| format!("the state directory {} cannot be made; name another with --state-dir", state_dir.display()))?;
+    std::fs::create_dir_all(&state_dir).with_context(|| {
+        format!("the state directory {} cannot be made; name another with --state-dir", state_dir.display())
+    })?;
     let ready_file = state_dir.join("ready.json");
     std::fs::remove_file(&ready_file).ok();
     std::fs::write(state_dir.join("event.json"), json!({ "event": config.event.id }).to_string())?;
@@ -98,9 +99,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
-    let http = tokio::net::TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("{listen} cannot be listened on; is another gateway running? choose another with --listen"))?;
+    let http = tokio::net::TcpListener::bind(listen).await.with_context(|| {
+        format!("{listen} cannot be listened on; is another gateway running? choose another with --listen")
+    })?;
     let http_address = http.local_addr()?;
     let media_listen = SocketAddr::new(listen.ip(), media_port);
     let media_socket = media::bind(media_listen)
@@ -144,7 +145,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
         let q = events.clone();
-        threads.push(spawn(&format!("{} out", plan.name), move || endpoint::playback_thread(&endpoint, &plan, &orders, &q, playback))?);
+        threads.push(spawn(&format!("{} out", plan.name), move || {
+            endpoint::playback_thread(&endpoint, &plan, &orders, &q, playback)
+        })?);
     }
 
     let ready = {
@@ -193,7 +196,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("the thread '{name}' cannot be started"))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .with_context(|| format!("the thread '{name}' cannot be started"))
 }
 
 /// Which boot the monotonic time belongs to.

@@ -85,20 +85,12 @@ impl Gates {
     /// # Errors
     ///
     /// Another burst has the channel open.
-    pub fn open(
-        &self,
-        channel: &ChannelId,
-        burst: BurstId,
-        source: Option<SourceId>,
-    ) -> Result<(), GateError> {
+    pub fn open(&self, channel: &ChannelId, burst: BurstId, source: Option<SourceId>) -> Result<(), GateError> {
         let mut table = locked(&self.0);
         let gate = match table.open.get(channel) {
             Some(gate) if gate.burst == burst => gate.clone(),
             Some(gate) => {
-                return Err(GateError::Taken {
-                    channel: channel.clone(),
-                    open: gate.burst,
-                });
+                return Err(GateError::Taken { channel: channel.clone(), open: gate.burst });
             }
             None => {
                 let gate = Arc::new(Gate::new(channel, burst));

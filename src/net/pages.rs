@@ -7,7 +7,12 @@ use axum::routing::get;
 
 macro_rules! page {
     ($name:literal, $type:literal) => {
-        get(|| async { ([(header::CONTENT_TYPE, $type), (header::CACHE_CONTROL, "no-cache")], include_str!(concat!("../../web/dist/", $name))) })
+        get(|| async {
+            (
+                [(header::CONTENT_TYPE, $type), (header::CACHE_CONTROL, "no-cache")],
+                include_str!(concat!("../../web/dist/", $name)),
+            )
+        })
     };
 }
 
@@ -19,5 +24,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/assets/talk.js", page!("talk.js", "text/javascript; charset=utf-8"))
         .route("/assets/panel.js", page!("panel.js", "text/javascript; charset=utf-8"))
         .route("/assets/style.css", page!("style.css", "text/css; charset=utf-8"))
-        .fallback(|| async { (axum::http::StatusCode::NOT_FOUND, "There is no such page here. Open / instead.").into_response() })
+        .fallback(|| async {
+            (axum::http::StatusCode::NOT_FOUND, "There is no such page here. Open / instead.").into_response()
+        })
 }

@@ -51,7 +51,9 @@ pub enum TokenError {
     #[error("the token is for event '{0}', not for this one; ask for a link to this event")]
     ForeignEvent(String),
     /// The secret's file cannot be used.
-    #[error("the token secret {path} cannot be used: {why}; give it 32 bytes or more, or delete it to have a new one made")]
+    #[error(
+        "the token secret {path} cannot be used: {why}; give it 32 bytes or more, or delete it to have a new one made"
+    )]
     Secret {
         /// Which file.
         path: String,

@@ -144,7 +144,8 @@ pub fn push(push: &Push, clock: WallClock) -> String {
             } else {
                 "emergency-broadcast-stop"
             };
-            let data = json!({ "dispatchUserId": user.as_str(), "dispatchUserName": name, "channelId": channel.as_str() });
+            let data =
+                json!({ "dispatchUserId": user.as_str(), "dispatchUserName": name, "channelId": channel.as_str() });
             message(kind, data)
         }
         Push::ForceDisconnect { reason } => message("force-disconnect", json!({ "reason": reason })),

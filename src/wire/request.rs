@@ -104,7 +104,9 @@ fn bad(what: String) -> Refusal {
 pub fn parse(text: &str, session: SessionId, reply: ReplyId) -> Envelope {
     let message: Value = match serde_json::from_str(text) {
         Ok(message) => message,
-        Err(e) => return Envelope { id: None, request: Err(Refusal::new("bad-json", format!("this is not JSON: {e}"))) },
+        Err(e) => {
+            return Envelope { id: None, request: Err(Refusal::new("bad-json", format!("this is not JSON: {e}"))) };
+        }
     };
     let Value::Object(mut message) = message else {
         return Envelope { id: None, request: Err(bad("a message must be a JSON object".into())) };
@@ -168,11 +170,21 @@ fn read(message: &mut Map<String, Value>, session: SessionId, reply: ReplyId) ->
             data.text("producerId")?;
             media(Some(data.channel()?), MediaOp::Consume(Value::Object(data.0)))
         }
-        "connect-transport" => data.text("transportId").map(drop).and(media(None, MediaOp::ConnectTransport(Value::Object(data.0)))),
-        "restart-ice" => data.text("transportId").map(drop).and(media(None, MediaOp::RestartIce(Value::Object(data.0)))),
-        "close-transport" => data.text("transportId").map(drop).and(media(None, MediaOp::CloseTransport(Value::Object(data.0)))),
-        "close-producer" => data.text("producerId").map(drop).and(media(None, MediaOp::CloseProducer(Value::Object(data.0)))),
-        "close-consumer" => data.text("consumerId").map(drop).and(media(None, MediaOp::CloseConsumer(Value::Object(data.0)))),
+        "connect-transport" => {
+            data.text("transportId").map(drop).and(media(None, MediaOp::ConnectTransport(Value::Object(data.0))))
+        }
+        "restart-ice" => {
+            data.text("transportId").map(drop).and(media(None, MediaOp::RestartIce(Value::Object(data.0))))
+        }
+        "close-transport" => {
+            data.text("transportId").map(drop).and(media(None, MediaOp::CloseTransport(Value::Object(data.0))))
+        }
+        "close-producer" => {
+            data.text("producerId").map(drop).and(media(None, MediaOp::CloseProducer(Value::Object(data.0))))
+        }
+        "close-consumer" => {
+            data.text("consumerId").map(drop).and(media(None, MediaOp::CloseConsumer(Value::Object(data.0))))
+        }
         other => Err(Refusal::new("unknown-type", format!("'{other}' is no message type of this gateway"))),
     }
 }

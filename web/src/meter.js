@@ -38,5 +38,6 @@ export function strongestTone(analyser) {
   analyser.getFloatFrequencyData(bins);
   let best = 1;
   for (let bin = 2; bin < bins.length; bin++) if (bins[bin] > bins[best]) best = bin;
-  return { hz: (best * analyser.context.sampleRate) / analyser.fftSize, db: bins[best] };
+  const hz = (best * analyser.context.sampleRate) / analyser.fftSize;
+  return { hz, db: Math.max(bins[best], -200) }; // digital silence is minus infinity, which JSON cannot say
 }

@@ -45,7 +45,7 @@ function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded }
   byId('radio').hidden = ports.length === 0;
   byId('links').append(...links.map(joinLink));
   byId('links-section').hidden = links.length === 0;
-  emergencyButton(emergencyHoldMs);
+  emergencyButton(emergencyHoldMs, desk.name);
   showDegraded(degraded);
   onAttentionLost(() => {}); // lets go of every held button; a latched one stays down, that is what the latch is for
   window.addEventListener('pagehide', () => [...latched.values()].forEach((release) => release()));
@@ -168,7 +168,7 @@ function showSpeaker({ channelId, currentSpeaker, speakerName, speakerRole }) {
 
 let showEmergency = () => {};
 
-function emergencyButton(holdMs) {
+function emergencyButton(holdMs, deskName) {
   const panel = byId('emergency-panel');
   const button = byId('emergency');
   const guard = byId('emergency-guard');
@@ -181,10 +181,10 @@ function emergencyButton(holdMs) {
   panel.style.setProperty('--hold', `${holdMs}ms`);
 
   const render = () => {
-    const ours = fired && running;
+    const ours = fired && running?.userName === deskName; // not while somebody else's is on air
     panel.dataset.phase = ours ? 'active' : pressed ? (fired ? 'starting' : 'arming') : 'idle';
     const rest = button.disabled ? 'Talks to every channel at once. Lift the guard first.' : `Hold for ${seconds} seconds, keep holding to talk.`;
-    const text = { idle: rest, arming: 'Keep holding…', starting: 'Held long enough.', active: 'On air on every channel. Let go to end.' };
+    const text = { idle: rest, arming: 'Keep holding…', starting: 'Held long enough, not on air yet.', active: 'On air on every channel. Let go to end.' };
     setText(byId('emergency-text'), text[panel.dataset.phase]);
   };
   const lift = (lifted) => {

@@ -35,13 +35,7 @@ impl Sfu {
     ) {
         let ears = self.ears.entry(channel.clone()).or_default();
         ears.retain(|ear| ear.session != session || !matches!(ear.outlet, Outlet::Local(_)));
-        ears.push(Ear {
-            session,
-            user: user.clone(),
-            join_rank,
-            only: None,
-            outlet: Outlet::Local(sink),
-        });
+        ears.push(Ear { session, user: user.clone(), join_rank, only: None, outlet: Outlet::Local(sink) });
     }
 
     /// Takes a packet from a sound card.

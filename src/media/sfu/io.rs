@@ -56,9 +56,9 @@ impl Sfu {
     fn handle_stun(&mut self, datagram: &[u8], from: SocketAddr, now: Instant, send: SendFn<'_>) {
         let fragment = stun::local_fragment(datagram);
         let owner = fragment.and_then(|f| self.by_fragment.get(&f).map(|id| (*id, f)));
-        let checked = owner.as_ref().and_then(|(id, fragment)| {
-            self.transports.get_mut(id)?.check(datagram, fragment, from, now, send)
-        });
+        let checked = owner
+            .as_ref()
+            .and_then(|(id, fragment)| self.transports.get_mut(id)?.check(datagram, fragment, from, now, send));
         let (Some((id, _)), Some(checked)) = (owner, checked) else {
             self.dropped.bad_stun += 1;
             return;
@@ -74,7 +74,9 @@ impl Sfu {
         {
             transport.addresses.retain(|at| *at != from);
         }
-        if checked.is_new && let Some(transport) = self.transports.get_mut(&id) {
+        if checked.is_new
+            && let Some(transport) = self.transports.get_mut(&id)
+        {
             let outcome = transport.drive(now, send);
             self.after_dtls(id, outcome);
         }

@@ -326,4 +326,3 @@ fn consumer_text(id: u64) -> String {
 fn number(text: &str, prefix: char) -> Option<u64> {
     text.strip_prefix(prefix)?.parse().ok()
 }
-

@@ -94,10 +94,7 @@ impl RtpCapabilities {
                 parameters: opus_settings(),
                 rtcp_feedback: Vec::new(),
             }],
-            header_extensions: vec![
-                extension(MID_URI, MID_EXTENSION),
-                extension(LEVEL_URI, LEVEL_EXTENSION),
-            ],
+            header_extensions: vec![extension(MID_URI, MID_EXTENSION), extension(LEVEL_URI, LEVEL_EXTENSION)],
         }
     }
 
@@ -205,10 +202,7 @@ impl RtpParameters {
                 parameters: opus_settings(),
                 rtcp_feedback: Vec::new(),
             }],
-            header_extensions: vec![
-                extension(MID_URI, MID_EXTENSION),
-                extension(LEVEL_URI, LEVEL_EXTENSION),
-            ],
+            header_extensions: vec![extension(MID_URI, MID_EXTENSION), extension(LEVEL_URI, LEVEL_EXTENSION)],
             encodings: vec![Encoding { ssrc: Some(ssrc) }],
             rtcp: RtcpParameters { cname: Some(CNAME.to_owned()) },
         }

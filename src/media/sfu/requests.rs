@@ -117,7 +117,6 @@ impl Sfu {
     /// # Errors
     ///
     /// No such transport or producer, no Opus, or too many consumers.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of the request")]
     pub fn consume(
         &mut self,
         session: SessionId,

@@ -60,12 +60,7 @@ pub(super) struct ReportBlock {
 impl ReportBlock {
     fn parse(block: &[u8]) -> Self {
         let word = |at| u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        ReportBlock {
-            ssrc: word(0),
-            fraction_lost: block[4],
-            last_report: word(16),
-            delay: word(20),
-        }
+        ReportBlock { ssrc: word(0), fraction_lost: block[4], last_report: word(16), delay: word(20) }
     }
 
     pub fn quality(&self, ntp: u64) -> Quality {

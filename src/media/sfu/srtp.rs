@@ -42,11 +42,7 @@ impl Keys {
             let rtcp_replay = window.map(srtcp_replay_protection);
             Context::new(key, salt, profile, replay, rtcp_replay, &AwsLcRsCrypto).ok()
         };
-        Some(Keys {
-            out: context(ours, None)?,
-            into: context(theirs, Some(WINDOW))?,
-            rtcp_ssrcs: HashSet::new(),
-        })
+        Some(Keys { out: context(ours, None)?, into: context(theirs, Some(WINDOW))?, rtcp_ssrcs: HashSet::new() })
     }
 
     pub fn protect(&mut self, packet: &[u8]) -> Result<impl AsRef<[u8]> + use<>, Error> {
@@ -98,5 +94,42 @@ impl Kind {
             (Some(128..=191), Some(ssrc)) => Kind::Rtp { ssrc },
             _ => Kind::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forged_and_repeated_packets_are_refused() {
+        for profile in SrtpProfile::ALL {
+            let material: Vec<u8> = (0..88).collect();
+            let mut client = Keys::new(*profile, &material, true).unwrap();
+            let mut server = Keys::new(*profile, &material, false).unwrap();
+            let packet = [0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 42];
+            let sealed = client.protect(&packet).unwrap().as_ref().to_vec();
+            let mut forged = sealed.clone();
+            forged[12] ^= 1;
+            assert!(server.open(&forged).is_err());
+            assert_eq!(server.open(&sealed).unwrap().as_ref(), packet);
+            assert!(server.open(&sealed).is_err(), "repeated");
+            assert!(Keys::new(*profile, &material[..40], true).is_none());
+        }
+    }
+
+    #[test]
+    fn rtcp_of_endless_ssrcs_is_refused() {
+        let material: Vec<u8> = (0..88).collect();
+        let mut client = Keys::new(SrtpProfile::AEAD_AES_128_GCM, &material, true).unwrap();
+        let mut server = Keys::new(SrtpProfile::AEAD_AES_128_GCM, &material, false).unwrap();
+        let mut open = |ssrc: u8| {
+            let report = [0x80, 201, 0, 1, 0, 0, 0, ssrc];
+            let sealed = client.protect_rtcp(&report).unwrap().as_ref().to_vec();
+            server.open_rtcp(&sealed).is_some()
+        };
+        assert!((0..64).all(&mut open));
+        assert!(!open(64));
+        assert!(open(0));
     }
 }

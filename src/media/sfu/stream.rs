@@ -105,13 +105,7 @@ impl Stream {
     }
 
     /// Sequence number, timestamp and marker of `frame` in this stream.
-    fn place(
-        &mut self,
-        frame: &Frame<'_>,
-        burst: BurstId,
-        source: SourceId,
-        now: Instant,
-    ) -> Option<(u64, u32, bool)> {
+    fn place(&mut self, frame: &Frame<'_>, burst: BurstId, source: SourceId, now: Instant) -> Option<(u64, u32, bool)> {
         let same = |s: &&Stretch| {
             (s.burst, s.source) == (burst, source)
                 && s.base + frame.sequence.saturating_sub(s.first) <= self.highest + LARGEST_GAP
@@ -140,10 +134,7 @@ impl Stream {
     fn begin(&mut self, frame: &Frame<'_>, burst: BurstId, source: SourceId, now: Instant) -> (u64, u32) {
         let silence = self.sent_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let samples = (silence.as_micros() * 48 / 1_000) as u32;
-        let shift = self
-            .timestamp
-            .wrapping_add(samples.max(PACKET_SAMPLES))
-            .wrapping_sub(frame.timestamp);
+        let shift = self.timestamp.wrapping_add(samples.max(PACKET_SAMPLES)).wrapping_sub(frame.timestamp);
         let base = self.highest + 1;
         self.stretch = Some(Stretch { burst, source, first: frame.sequence, base, shift });
         (base, shift)

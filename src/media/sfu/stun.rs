@@ -58,11 +58,7 @@ pub(super) fn answer(datagram: &[u8], from: SocketAddr, password: &str) -> Optio
     };
     let mut buffer = [0; LARGEST_REPLY];
     let length = reply.to_bytes(Some(password.as_bytes()), &mut buffer, hmac_sha1).ok()?;
-    Some(Check {
-        genuine,
-        nominated: message.use_candidate(),
-        reply: buffer[..length].to_vec(),
-    })
+    Some(Check { genuine, nominated: message.use_candidate(), reply: buffer[..length].to_vec() })
 }
 
 pub(super) fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {

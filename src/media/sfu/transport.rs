@@ -244,7 +244,7 @@ impl Transport {
                     return Ok(());
                 }
                 // Nothing else matters for audio, and the enum may grow.
-                _ => {}
+                Output::Connected | Output::ApplicationData(_) | _ => {}
             }
         }
     }

@@ -1,0 +1,504 @@
+//! The rules of the floor and of the emergency broadcast, on injected time, with transcripts.
+
+use super::*;
+use crate::base::{ReplyId, SourceId};
+
+const DESK: SessionId = SessionId(1);
+const PORT: SessionId = SessionId(2);
+const GINA: SessionId = SessionId(11);
+const GREG: SessionId = SessionId(12);
+const DANA: SessionId = SessionId(21);
+const DORA: SessionId = SessionId(22);
+const ADA: SessionId = SessionId(31);
+
+fn settings() -> Settings {
+    let ids = ["ops", "medical", "security", "logistics"];
+    Settings {
+        channels: ids.iter().map(|id| ChannelSpec { id: (*id).into(), name: (*id).to_uppercase() }).collect(),
+        desks: vec![DeskSpec {
+            user: "desk-1".into(),
+            name: "Desk 1".into(),
+            role: Role::Dispatch,
+            session: DESK,
+            source: SourceId(101),
+            ptt: ids[..3].iter().map(|id| (format!("desk.ptt.{id}").into(), vec![(*id).into()])).collect(),
+            emergency: Some("desk.emergency".into()),
+            tally: ids[..3].iter().map(|id| (format!("desk.tally.{id}").into(), (*id).into())).collect(),
+            emergency_tally: Some("desk.tally.emergency".into()),
+            latch: false,
+        }],
+        ports: vec![PortSpec {
+            user: "radio-vhf".into(),
+            name: "VHF 1".into(),
+            channel: "security".into(),
+            session: PORT,
+            source: SourceId(102),
+            carrier: Some("radio.vhf.carrier".into()),
+            ptt: Some("radio.vhf.ptt".into()),
+            attack: Duration::from_millis(20),
+            release: Duration::from_millis(20),
+            lead_in: Duration::from_millis(200),
+            ptt_hang: Duration::from_millis(100),
+            inhibit: Duration::from_millis(200),
+            carrier_timeout: Duration::from_secs(120),
+            radio_first: true,
+            radio_first_in_emergency: false,
+        }],
+        emergency_hold: MIN_HOLD,
+        emergency_max: Duration::from_secs(300),
+        talk_limit: Duration::from_secs(60),
+    }
+}
+
+/// The core with its clock; says what happened in one line an effect.
+struct World {
+    control: Control,
+    now: Mono,
+    last_reply: u64,
+}
+
+impl World {
+    /// Everybody is there: Gina, Greg (General), Dana, Dora (Dispatch), Ada (Admin), each in `ops`.
+    fn new() -> Self {
+        let mut world = World { control: Control::new(settings()), now: Mono::from_millis(10_000), last_reply: 0 };
+        for session in [DESK, PORT] {
+            world.tell(Input::Capture { session, works: true });
+        }
+        for (session, name, role) in [
+            (GINA, "Gina", Role::General),
+            (GREG, "Greg", Role::General),
+            (DANA, "Dana", Role::Dispatch),
+            (DORA, "Dora", Role::Dispatch),
+            (ADA, "Ada", Role::Admin),
+        ] {
+            world.open(session, name, role);
+            world.join(session, "ops");
+        }
+        world
+    }
+
+    fn open(&mut self, session: SessionId, name: &str, role: Role) {
+        let allowed = ["ops", "medical", "security", "logistics"].map(ChannelId::from).to_vec();
+        let user = name.to_lowercase().as_str().into();
+        self.tell(Input::Open { session, user, name: name.into(), role, allowed });
+    }
+
+    fn join(&mut self, session: SessionId, channel: &str) -> Vec<String> {
+        let lines = self.ask(|reply| Input::Join { session, channel: channel.into(), reply });
+        let source = SourceId(session.0 * 10 + channel.len() as u64);
+        self.tell(Input::SourceOpened { session, channel: channel.into(), source });
+        lines
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<String> {
+        self.control.handle(input, self.now);
+        self.drain()
+    }
+
+    fn ask(&mut self, input: impl FnOnce(ReplyId) -> Input) -> Vec<String> {
+        self.last_reply += 1;
+        let lines = self.tell(input(ReplyId(self.last_reply)));
+        let replies = lines.iter().filter(|l| l.starts_with("reply") || l.starts_with("refuse")).count();
+        assert_eq!(replies, 1, "F11: exactly one reply: {lines:#?}");
+        lines
+    }
+
+    fn press(&mut self, session: SessionId, channel: &str, priority: bool) -> Vec<String> {
+        self.ask(|reply| Input::Request { session, channel: channel.into(), priority, reply })
+    }
+
+    fn release(&mut self, session: SessionId, channel: &str, burst: Option<u64>) -> Vec<String> {
+        self.ask(|reply| Input::Release { session, channel: channel.into(), burst: burst.map(BurstId), reply })
+    }
+
+    fn edge(&mut self, line: &str, active: bool) -> Vec<String> {
+        self.tell(Input::Edge { line: line.into(), active, stamp: self.now })
+    }
+
+    /// Lets time pass, with every deadline on its way.
+    fn pass(&mut self, ms: u64) -> Vec<String> {
+        let end = self.now + Duration::from_millis(ms);
+        let mut lines = Vec::new();
+        while let Some(due) = self.control.next_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.control.handle_timeout(self.now);
+            lines.extend(self.drain());
+        }
+        self.now = end;
+        lines
+    }
+
+    fn drain(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.control.next_effect()).map(|e| line(&e)).collect()
+    }
+
+    fn holder(&self, channel: &str) -> Option<String> {
+        let states = self.control.states();
+        states.into_iter().find(|s| s.channel.as_str() == channel).and_then(|s| s.holder).map(|h| h.name)
+    }
+}
+
+/// An effect as a line of a transcript.
+fn line(effect: &Effect) -> String {
+    let sessions = |to: &[SessionId]| to.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match effect {
+        Effect::Audit(r) => {
+            let mut line = format!("audit {}", r.action.as_str());
+            for part in [
+                r.actor.as_ref().map(ToString::to_string),
+                r.channel.as_ref().map(ToString::to_string),
+                r.cause.map(str::to_owned),
+            ] {
+                line += &part.map_or_else(String::new, |p| format!(" {p}"));
+            }
+            line
+        }
+        Effect::ShutGate { channel, burst, cut } => format!("shut {channel} {burst}{}", if *cut { " cut" } else { "" }),
+        Effect::OpenGate { channel, burst, source } => {
+            format!("open {channel} {burst} {}", source.map_or_else(|| "-".into(), |s| s.to_string()))
+        }
+        Effect::Reply { answer: Err(r), .. } => format!("refuse {}", r.code),
+        Effect::Reply { answer: Ok(a), .. } => match a {
+            Answer::Joined { state, .. } | Answer::Floor { state } => {
+                format!("reply {}", state.holder.as_ref().map_or("idle", |h| h.name.as_str()))
+            }
+            Answer::Denied { message, .. } => format!("reply denied: {message}"),
+            Answer::EmergencyStarted { channels, .. } => format!("reply emergency on {}", channels.len()),
+            Answer::EmergencyStopped { channel_count, .. } => format!("reply emergency over on {channel_count}"),
+            Answer::Left { .. } | Answer::Done => "reply done".into(),
+        },
+        Effect::Push { to, push } => match push {
+            Push::ChannelList { .. } => format!("push {} channel-list", sessions(to)),
+            Push::Member { action, .. } => format!("push {} {action}", sessions(to)),
+            Push::SpeakerChanged { state } => {
+                let holder = state.holder.as_ref().map_or("idle", |h| h.name.as_str());
+                format!("push {} speaker {} {holder}", sessions(to), state.channel)
+            }
+            Push::Interrupted { message, cause, .. } => {
+                format!("push {} interrupted {}: {message}", sessions(to), cause.as_str())
+            }
+            Push::TalkLimitWarning { remaining, .. } => format!("push {} warning {remaining:?}", sessions(to)),
+            Push::EmergencyStarted { channel, .. } => format!("push {} emergency on {channel}", sessions(to)),
+            Push::EmergencyStopped { channel, .. } => format!("push {} emergency over on {channel}", sessions(to)),
+            Push::ForceDisconnect { .. } => format!("push {} force-disconnect", sessions(to)),
+        },
+        Effect::AdmitMedia { .. } => "admit media".into(),
+        Effect::Leave { session, channel } => format!("leave {session} {channel}"),
+        Effect::Close { session, .. } => format!("close {session}"),
+        Effect::Play { from, .. } => format!("play from {from:?}"),
+        Effect::EndPlay { .. } => "end play".into(),
+        Effect::Line { line, active, .. } => format!("line {line} {}", if *active { "on" } else { "off" }),
+    }
+}
+
+fn has(lines: &[String], part: &str) -> bool {
+    lines.iter().any(|l| l.contains(part))
+}
+
+#[test]
+fn f2_an_idle_channel_is_granted_and_everybody_else_is_told() {
+    let mut w = World::new();
+    let lines = w.press(GINA, "ops", false);
+    assert_eq!(
+        lines,
+        [
+            "audit ptt.start gina ops",
+            "open ops b1 p113",
+            "push s12,s21,s22,s31 speaker ops Gina",
+            "reply Gina",
+            "line desk.tally.ops on"
+        ]
+    );
+    assert_eq!(w.press(GINA, "ops", false), ["reply Gina"], "asking again is the same burst, announced to nobody");
+    assert_eq!(
+        w.press(GINA, "medical", false),
+        ["audit permission.denied gina medical not-member", "refuse not-member"]
+    );
+    assert_eq!(w.press(GINA, "nowhere", false), ["refuse unknown-channel"]);
+}
+
+#[test]
+fn f3_a_dispatcher_cuts_in_and_the_effects_come_in_their_order() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    let lines = w.press(DANA, "ops", true);
+    assert_eq!(
+        lines,
+        [
+            "audit priority_ptt.interrupted gina ops preempted",
+            "audit priority_ptt.start dana ops",
+            "shut ops b1 cut",
+            "push s11 interrupted preempted: Dispatch Dana has priority",
+            "open ops b2 p213",
+            "push s11,s12,s22,s31 speaker ops Dana",
+            "reply Dana"
+        ]
+    );
+}
+
+#[test]
+fn f4_to_f6_equals_plain_requests_and_management_do_not_interrupt() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    assert_eq!(w.press(DANA, "ops", false), ["audit ptt.denied dana ops busy", "reply denied: Gina is talking"]);
+    assert_eq!(w.press(ADA, "ops", true), ["audit permission.denied ada ops no-priority", "refuse no-priority"]);
+    assert_eq!(w.press(GREG, "ops", true), ["audit permission.denied greg ops no-priority", "refuse no-priority"]);
+    w.press(DANA, "ops", true);
+    assert_eq!(w.press(DORA, "ops", true), ["audit ptt.denied dora ops busy", "reply denied: Dana is talking"]);
+    assert_eq!(w.holder("ops").unwrap(), "Dana");
+}
+
+#[test]
+fn f7_an_interrupted_radio_counts_for_nothing_until_its_carrier_has_dropped() {
+    let mut w = World::new();
+    w.join(DANA, "security");
+    w.edge("radio.vhf.carrier", true);
+    assert!(has(&w.pass(30), "audit ptt.start radio-vhf security"));
+    w.press(DANA, "security", true);
+    w.release(DANA, "security", None);
+    w.pass(5_000);
+    assert_eq!(w.holder("security"), None, "the carrier is still open, and counts for nothing");
+    w.edge("radio.vhf.carrier", false);
+    w.pass(1_000);
+    w.edge("radio.vhf.carrier", true);
+    w.pass(30);
+    assert_eq!(w.holder("security").unwrap(), "VHF 1");
+}
+
+#[test]
+fn f8_a_stale_release_changes_nothing_and_still_gets_its_reply() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    assert_eq!(w.release(GREG, "ops", None), ["reply Gina"]);
+    assert_eq!(w.release(GINA, "ops", Some(77)), ["reply Gina"]);
+    assert!(has(&w.release(GINA, "ops", Some(1)), "push s12,s21,s22,s31 speaker ops idle"));
+}
+
+#[test]
+fn f9_the_limit_warns_cuts_and_locks_out() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    let mut lines = Vec::new();
+    for _ in 0..60 {
+        w.control.handle(Input::Heard { burst: BurstId(1), at: w.now }, w.now);
+        lines.extend(w.pass(1_000));
+    }
+    assert!(has(&lines, "push s11 warning 10s"), "{lines:#?}");
+    assert!(has(&lines, "shut ops b1 cut") && has(&lines, "interrupted talk-limit"), "{lines:#?}");
+    assert!(has(&w.press(GINA, "ops", false), "reply denied: Talk limit reached"));
+    w.pass(1_000);
+    assert!(has(&w.press(GINA, "ops", false), "reply Gina"));
+}
+
+#[test]
+fn f10_a_holder_that_sends_nothing_for_4_s_loses_the_floor() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    assert!(w.pass(3_999).is_empty());
+    let lines = w.pass(1);
+    assert!(has(&lines, "audit ptt.revoked gina ops no-media") && has(&lines, "shut ops b1 cut"), "{lines:#?}");
+}
+
+#[test]
+fn f12_who_joins_late_is_told_who_talks() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    w.open(SessionId(40), "Late", Role::General);
+    assert!(has(&w.join(SessionId(40), "ops"), "reply Gina"));
+}
+
+#[test]
+fn f13_every_socket_of_an_interrupted_user_hears_of_it() {
+    let mut w = World::new();
+    w.open(SessionId(13), "Gina", Role::General);
+    w.press(GINA, "ops", false);
+    assert!(has(&w.press(DANA, "ops", true), "push s11,s13 interrupted"));
+}
+
+#[test]
+fn f15_what_a_user_does_on_another_socket_does_not_touch_its_burst() {
+    let mut w = World::new();
+    w.open(SessionId(13), "Gina", Role::General);
+    w.join(SessionId(13), "ops");
+    w.press(GINA, "ops", false);
+    w.release(SessionId(13), "ops", None);
+    w.tell(Input::Close { session: SessionId(13), cause: "closed" });
+    assert_eq!(w.holder("ops").unwrap(), "Gina");
+    let lines = w.tell(Input::Close { session: GINA, cause: "closed" });
+    assert!(has(&lines, "shut ops b1") && has(&lines, "speaker ops idle"), "{lines:#?}");
+}
+
+#[test]
+fn f16_one_button_asks_every_channel_on_its_own() {
+    let mut settings = settings();
+    settings.desks[0].ptt = vec![("desk.ptt.all".into(), vec!["ops".into(), "medical".into()])];
+    let mut w = World::new();
+    w.control = Control::new(settings);
+    w.tell(Input::Capture { session: DESK, works: true });
+    w.open(DANA, "Dana", Role::Dispatch);
+    w.join(DANA, "ops");
+    w.press(DANA, "ops", true);
+    let lines = w.edge("desk.ptt.all", true);
+    assert!(has(&lines, "audit ptt.denied desk-1 ops busy") && has(&lines, "open medical"), "{lines:#?}");
+    w.edge("desk.ptt.all", false);
+    assert_eq!((w.holder("ops").unwrap().as_str(), w.holder("medical")), ("Dana", None));
+}
+
+#[test]
+fn a_desk_without_a_microphone_is_denied_at_once() {
+    let mut w = World::new();
+    w.tell(Input::Capture { session: DESK, works: false });
+    assert!(has(&w.edge("desk.ptt.ops", true), "audit ptt.denied desk-1 ops no-capture"));
+}
+
+#[test]
+fn e1_only_dispatch_starts_an_emergency() {
+    let mut w = World::new();
+    for session in [GINA, ADA] {
+        let lines = w.ask(|reply| Input::StartEmergency { session, hold_ms: 2500.0, reply });
+        assert!(has(&lines, "permission.denied") && has(&lines, "refuse not-permitted"), "{lines:#?}");
+    }
+}
+
+#[test]
+fn e2_a_network_press_is_judged_by_the_clients_hold_and_by_our_clock() {
+    let mut w = World::new();
+    let start = |w: &mut World, hold_ms| w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms, reply });
+    assert!(has(&start(&mut w, 1999.0), "refuse hold-too-short"));
+    w.ask(|reply| Input::Arm { session: DANA, pressed: true, reply });
+    w.pass(1_000);
+    assert!(has(&start(&mut w, 2000.0), "refuse hold-too-short"), "the gateway saw the press only a second ago");
+    w.pass(800);
+    assert!(has(&start(&mut w, 2000.0), "reply emergency on 4"), "200 ms for the network");
+}
+
+#[test]
+fn e2_the_button_fires_after_2000_ms_and_aborts_at_1999() {
+    let mut w = World::new();
+    w.edge("desk.emergency", true);
+    assert!(has(&w.pass(1_999), "line desk.tally.emergency"), "E3: the lamp shows progress");
+    let lines = w.edge("desk.emergency", false);
+    assert!(has(&lines, "audit emergency_broadcast.aborted desk-1"), "{lines:#?}");
+    assert_eq!(w.control.emergency(), None);
+    w.edge("desk.emergency", true);
+    let lines = w.pass(2_000);
+    assert!(has(&lines, "audit emergency_broadcast.start desk-1"), "{lines:#?}");
+    let lines = w.edge("desk.emergency", false);
+    assert!(has(&lines, "audit emergency_broadcast.stop desk-1 released"), "{lines:#?}");
+}
+
+#[test]
+fn e3_a_button_active_at_start_is_a_fault_and_never_fires() {
+    let mut w = World::new();
+    assert!(has(&w.tell(Input::ActiveAtStart { line: "desk.emergency".into() }), "audit gpio.fault"));
+    w.pass(10_000);
+    assert_eq!(w.control.emergency(), None);
+    w.edge("desk.emergency", false);
+    w.edge("desk.emergency", true);
+    w.pass(2_000);
+    assert!(w.control.emergency().is_some());
+}
+
+#[test]
+fn e4_an_emergency_takes_every_channel_also_from_dispatch_and_shuts_before_it_opens() {
+    let mut w = World::new();
+    w.join(DORA, "medical");
+    w.press(GINA, "ops", false);
+    w.press(DORA, "medical", true);
+    let lines = w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    let place =
+        |part: &str| lines.iter().position(|l| l.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:#?}"));
+    assert!(place("shut ops b1 cut") < place("push s11 interrupted emergency: Emergency broadcast by Dispatch Dana"));
+    assert!(place("push s22 interrupted emergency") < place("open logistics b3 p213"));
+    for channel in ["ops", "medical", "security", "logistics"] {
+        assert!(has(&lines, &format!("open {channel} b3 p213")), "one source for all: {lines:#?}");
+        assert_eq!(w.holder(channel).unwrap(), "Dana");
+    }
+    assert!(has(&w.press(GINA, "ops", false), "reply denied: Emergency broadcast by Dispatch Dana"), "E7");
+    let second = w.ask(|reply| Input::StartEmergency { session: DORA, hold_ms: 2000.0, reply });
+    assert!(has(&second, "reply denied: Emergency broadcast by Dispatch Dana"), "E7: {second:#?}");
+}
+
+#[test]
+fn e5_temporary_joins_are_left_again_and_permanent_ones_are_kept() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    w.join(DANA, "medical"); // becomes permanent
+    let lines = w.ask(|reply| Input::StopEmergency { session: DANA, reply });
+    assert!(has(&lines, "leave s21 security") && has(&lines, "leave s21 logistics"), "{lines:#?}");
+    assert!(!has(&lines, "leave s21 ops") && !has(&lines, "leave s21 medical"), "{lines:#?}");
+    assert!(has(&w.press(DANA, "medical", false), "reply Dana"));
+    assert!(has(&w.press(DANA, "security", false), "refuse not-member"));
+}
+
+#[test]
+fn e4_a_channel_that_fails_is_reported_and_tried_again() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    let lines = w.tell(Input::GateFailed { channel: "medical".into(), burst: BurstId(1) });
+    assert!(has(&lines, "audit emergency_broadcast.channel_failed dana medical"), "{lines:#?}");
+    assert!(has(&w.pass(1_000), "open medical b1"));
+}
+
+#[test]
+fn e8_the_carrying_session_closing_ends_it_though_another_socket_stays() {
+    let mut w = World::new();
+    w.open(SessionId(23), "Dana", Role::Dispatch);
+    w.join(SessionId(23), "ops");
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    w.tell(Input::Close { session: SessionId(23), cause: "closed" });
+    assert!(w.control.emergency().is_some(), "the other socket does not carry it");
+    let lines = w.tell(Input::Close { session: DANA, cause: "closed" });
+    assert!(has(&lines, "audit emergency_broadcast.stop dana session-closed"), "{lines:#?}");
+    for channel in ["ops", "medical", "security", "logistics"] {
+        assert_eq!(w.holder(channel), None);
+    }
+}
+
+#[test]
+fn e8_silence_and_the_time_limit_end_it() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    assert!(has(&w.pass(4_000), "emergency_broadcast.stop dana no-media"));
+    w.edge("desk.emergency", true);
+    w.pass(2_000);
+    let lines = w.pass(300_000);
+    assert!(has(&lines, "emergency_broadcast.stop desk-1 time-limit"), "{lines:#?}");
+}
+
+#[test]
+fn e8_a_forced_disconnect_of_the_broadcaster_ends_it() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    let lines =
+        w.ask(|reply| Input::ForceDisconnect { session: ADA, target: "dana".into(), reason: "test".into(), reply });
+    assert!(has(&lines, "emergency_broadcast.stop dana force-disconnect") && has(&lines, "close s21"), "{lines:#?}");
+}
+
+#[test]
+fn a_transmitter_is_keyed_before_the_audio_and_unkeyed_after_the_hang() {
+    let mut w = World::new();
+    w.join(GINA, "security");
+    let lines = w.press(GINA, "security", false);
+    assert!(has(&lines, "line radio.vhf.ptt on") && has(&lines, "play from 10200.000ms"), "{lines:#?}");
+    w.pass(1_000);
+    let lines = w.release(GINA, "security", None);
+    assert!(has(&lines, "end play") && !has(&lines, "radio.vhf.ptt off"), "{lines:#?}");
+    w.pass(50);
+    w.tell(Input::Drained { session: PORT, at: w.now });
+    assert!(!has(&w.pass(99), "radio.vhf.ptt off"));
+    assert!(has(&w.pass(1), "line radio.vhf.ptt off"));
+}
+
+#[test]
+fn a_simplex_radio_is_not_keyed_while_it_receives_and_ignores_its_own_carrier() {
+    let mut w = World::new();
+    w.join(DANA, "security");
+    w.edge("radio.vhf.carrier", true);
+    w.pass(30);
+    assert!(!has(&w.press(DANA, "security", true), "radio.vhf.ptt on"), "pre-empted, radio still keyed");
+    w.edge("radio.vhf.carrier", false);
+    assert!(has(&w.pass(30), "line radio.vhf.ptt on"));
+    w.edge("radio.vhf.carrier", true);
+    assert!(!has(&w.pass(30), "radio.carrier_open"), "its own carrier");
+}
