@@ -1,108 +1,33 @@
-//! The one loop that owns [`Control`] and reads the clock: events in, effects out, in order.
+//! The one loop: waits for events and deadlines, and hands them to the executor.
 
 use super::Event;
-use super::endpoint::Endpoint;
-use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
-use crate::audit::{Audit, Stamped};
-use crate::base::clock::{mono_now, wall_now};
-use crate::base::{Action, ChannelId, Mono, Record, ReplyId, SessionId, UserId};
-use crate::control::{Control, Effect, Input, Refusal, Settings};
-use crate::hardware::gpio::{Direction, LineEvent, Lines};
-use crate::media::gates::Gates;
-use crate::media::sfu::SfuEvent;
-use crate::net::socket::{Outgoing, SocketEvent};
-use crate::wire::{self, MediaOp, Request, WallClock};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use super::executor::{Executor, Parts};
+use crate::base::clock::mono_now;
+use crate::net::socket::SocketEvent;
+use tokio::sync::{mpsc, oneshot};
 
-/// The loop's parts before it runs.
-pub struct ControlLoop {
-    /// What the core is told.
-    pub settings: Settings,
-    /// The board's lines.
-    pub lines: Box<dyn Lines>,
-    /// Where records go.
-    pub audit: Audit,
-    /// The newest wall time that was ever stored (F17).
-    pub wall_floor_ms: u64,
-    /// For time stamps on the wire.
-    pub clock: WallClock,
-    /// The gates that floors open and shut.
-    pub gates: Arc<Gates>,
-    /// The media thread.
-    pub media: MediaHandle,
-    /// Desks and ports.
-    pub endpoints: Vec<Arc<Endpoint>>,
-    /// What pages are shown.
-    pub live: watch::Sender<Value>,
-    /// How many parts report once at start.
-    pub expected_parts: usize,
+/// What the loop waits for.
+pub struct Queues {
+    /// From our own threads.
+    pub events: mpsc::Receiver<Event>,
+    /// From sockets.
+    pub sockets: mpsc::Receiver<SocketEvent>,
+    /// Resolves when its sender is dropped: the end.
+    pub stop: oneshot::Receiver<()>,
 }
 
-/// A request that waits for its answer.
-struct Pending {
-    session: SessionId,
-    id: Option<Value>,
-    media: Option<(Option<ChannelId>, MediaOp)>,
-}
-
-/// A connected session.
-struct Client {
-    user: UserId,
-    out: mpsc::Sender<Outgoing>,
-}
-
-struct Running {
-    control: Control,
-    parts: ControlLoop,
-    clients: HashMap<SessionId, Client>,
-    pending: HashMap<ReplyId, Pending>,
-    last_reply: u64,
-    reported: BTreeMap<String, Option<String>>,
-}
-
-impl ControlLoop {
-    /// Runs until `stop` is dropped; `ready` is called once, when every part is up or declared degraded.
-    pub fn run(
-        self,
-        events: mpsc::Receiver<Event>,
-        sockets: mpsc::Receiver<SocketEvent>,
-        stop: oneshot::Receiver<()>,
-        ready: impl FnOnce(Vec<String>),
-    ) {
-        let control = Control::new(self.settings.clone());
-        let mut running = Running {
-            control,
-            parts: self,
-            clients: HashMap::new(),
-            pending: HashMap::new(),
-            last_reply: 0,
-            reported: BTreeMap::new(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(running.run(events, sockets, stop, ready)),
-            Err(e) => tracing::error!("the control loop cannot be started: {e}"),
-        }
-        running.parts.lines.safe();
-    }
-}
-
-impl Running {
-    async fn run(
-        &mut self,
-        mut events: mpsc::Receiver<Event>,
-        mut sockets: mpsc::Receiver<SocketEvent>,
-        mut stop: oneshot::Receiver<()>,
-        ready: impl FnOnce(Vec<String>),
-    ) {
-        self.record(Record::new(Action::SystemStart));
-        self.find_active_inputs();
-        let mut ready = Some(ready);
+/// Runs until told to stop. `ready` is called once, with the degraded parts, when all of `expected_parts` have
+/// said whether they are up.
+pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl FnOnce(Vec<String>)) {
+    let mut executor = Executor::new(parts);
+    let mut ready = Some(ready);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
+    };
+    runtime.block_on(async {
         loop {
-            let due = self.control.next_timeout();
+            let due = executor.next_timeout();
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep(due.since(mono_now())).await,
@@ -111,279 +36,18 @@ impl Running {
             };
             tokio::select! {
                 biased;
-                _ = &mut stop => break,
-                Some(event) = events.recv() => self.event(event),
-                Some(event) = sockets.recv() => self.socket(event),
+                _ = &mut queues.stop => return,
+                Some(event) = queues.events.recv() => executor.event(event),
+                Some(event) = queues.sockets.recv() => executor.socket(event),
                 () = timer => {}
             }
-            self.read_lines();
-            self.run_timers();
-            self.publish();
-            if self.reported.len() >= self.parts.expected_parts
+            executor.turn();
+            if executor.reported_parts() >= expected_parts
                 && let Some(ready) = ready.take()
             {
-                ready(self.degraded().map(|(part, why)| format!("{part}: {why}")).collect());
+                ready(executor.degraded().map(|(part, why)| format!("{part}: {why}")).collect());
             }
         }
-        self.record(Record::new(Action::SystemStop));
-    }
-
-    /// Reads edges that are queued: also before any deadline is judged (E2).
-    fn read_lines(&mut self) {
-        for event in self.parts.lines.drain() {
-            match event {
-                LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
-                }
-            }
-        }
-    }
-
-    fn run_timers(&mut self) {
-        if self.control.next_timeout().is_none_or(|due| mono_now() < due) {
-            return;
-        }
-        for count in self.parts.gates.counts() {
-            if let Some(at) = count.last_packet {
-                let at = mono_now() - at.elapsed();
-                self.control.handle(Input::Heard { burst: count.burst, at }, mono_now());
-            }
-        }
-        self.control.handle_timeout(mono_now());
-        self.apply();
-    }
-
-    fn find_active_inputs(&mut self) {
-        let inputs: Vec<_> =
-            self.parts.lines.specs().iter().filter(|s| s.direction == Direction::Input).cloned().collect();
-        for spec in inputs {
-            if self.parts.lines.level(&spec.name).unwrap_or(false) {
-                self.input(Input::ActiveAtStart { line: spec.name });
-            }
-        }
-        self.control.handle_timeout(mono_now());
-        self.apply();
-    }
-
-    fn input(&mut self, input: Input) {
-        self.control.handle(input, mono_now());
-        self.apply();
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Input(input) => self.input(input),
-            Event::Lines => {}
-            Event::Media(done) => self.media_done(done),
-            Event::Sfu(SfuEvent::SourceGone { source }) => self.input(Input::SourceClosed { source }),
-            Event::Sfu(SfuEvent::TransportFailed { session, transport_id, reason }) => {
-                tracing::info!(%session, transport_id, "transport failed: {reason}");
-                let refusal = Refusal::new("transport-failed", reason);
-                self.send(session, wire::error(None, &refusal));
-            }
-            Event::Part { part, why } => self.part(part, why),
-        }
-    }
-
-    fn part(&mut self, part: String, why: Option<String>) {
-        let before = self.reported.insert(part.clone(), why.clone());
-        let (action, detail) = match &why {
-            Some(why) => {
-                tracing::warn!("{part} is degraded: {why}");
-                (Action::SystemDegraded, json!({ "part": part, "why": why }))
-            }
-            None if matches!(before, Some(Some(_))) => {
-                tracing::info!("{part} is up again");
-                (Action::SystemHealed, json!({ "part": part }))
-            }
-            None => return,
-        };
-        self.record(Record::new(action).with(detail));
-    }
-
-    fn degraded(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.reported.iter().filter_map(|(part, why)| Some((part, why.as_ref()?)))
-    }
-
-    fn socket(&mut self, event: SocketEvent) {
-        match event {
-            SocketEvent::Admit { user, answer } => drop(answer.send(!self.control.is_banned(&user, mono_now()))),
-            SocketEvent::Refused { why } => {
-                self.record(Record::new(Action::AuthDenied).with(json!({ "why": why })));
-            }
-            SocketEvent::Opened { session, identity, out } => {
-                self.clients.insert(session, Client { user: identity.user.clone(), out });
-                let (user, name, role) = (identity.user, identity.name, identity.role);
-                self.input(Input::Open { session, user, name, role, allowed: identity.channels });
-            }
-            SocketEvent::Text { session, text } => self.text(session, &text),
-            SocketEvent::Closed { session, cause } => {
-                self.clients.remove(&session);
-                self.input(Input::Close { session, cause });
-                self.parts.media.send(Command::CloseSession(session));
-            }
-        }
-    }
-
-    fn text(&mut self, session: SessionId, text: &str) {
-        if !self.clients.contains_key(&session) {
-            return;
-        }
-        self.last_reply += 1;
-        let reply = ReplyId(self.last_reply);
-        let wire::Envelope { id, request } = wire::parse(text, session, reply);
-        match request {
-            Ok(Request::Ping) => {
-                if let Some(id) = id {
-                    self.send(session, wire::pong(&id));
-                }
-            }
-            Ok(Request::Core(input)) => {
-                self.pending.insert(reply, Pending { session, id, media: None });
-                self.input(*input);
-            }
-            Ok(Request::Media { channel, op }) => {
-                self.pending.insert(reply, Pending { session, id, media: Some((channel.clone(), op)) });
-                self.input(Input::Media { session, channel, reply });
-            }
-            Err(refusal) => self.send(session, wire::error(id.as_ref(), &refusal)),
-        }
-    }
-
-    fn media_done(&mut self, done: MediaDone) {
-        let MediaDone { reply, session, result, opened, closed } = done;
-        if let Some((channel, source)) = opened {
-            self.input(Input::SourceOpened { session, channel, source });
-        }
-        if let Some(source) = closed {
-            self.input(Input::SourceClosed { source });
-        }
-        let Some(pending) = self.pending.remove(&reply) else { return };
-        let text = match (&result, &pending.id) {
-            (Ok(data), Some(id)) => wire::media_reply(id, data.clone()),
-            (Ok(_), None) => return,
-            (Err(refusal), id) => wire::error(id.as_ref(), refusal),
-        };
-        self.send(session, text);
-    }
-
-    /// Carries out what the core decided, in its order.
-    fn apply(&mut self) {
-        while let Some(effect) = self.control.next_effect() {
-            match effect {
-                Effect::Audit(record) => self.record(record),
-                Effect::ShutGate { channel, burst, cut } => {
-                    self.parts.gates.shut(&channel, burst);
-                    for endpoint in &self.parts.endpoints {
-                        endpoint.stop_talking(&channel, burst);
-                        if cut {
-                            endpoint.cut(&channel, burst);
-                        } else {
-                            endpoint.end(&channel, burst);
-                        }
-                    }
-                }
-                Effect::OpenGate { channel, burst, source } => {
-                    if let Err(e) = self.parts.gates.open(&channel, burst, source) {
-                        tracing::error!(%channel, %burst, "the gate did not open: {e}");
-                        self.control.handle(Input::GateFailed { channel, burst }, mono_now());
-                    } else if let Some(endpoint) = self.parts.endpoints.iter().find(|e| Some(e.source) == source) {
-                        endpoint.talk(channel, burst);
-                    }
-                }
-                Effect::Reply { to, answer } => {
-                    if let Some(pending) = self.pending.remove(&to)
-                        && let Some(text) = wire::reply(pending.id.as_ref(), &answer, self.parts.clock)
-                    {
-                        self.send(pending.session, text);
-                    }
-                }
-                Effect::AdmitMedia { reply } => self.start_media(reply),
-                Effect::Push { to, push } => {
-                    let text: Arc<str> = wire::push(&push, self.parts.clock).into();
-                    for session in to {
-                        self.send_shared(session, text.clone());
-                    }
-                }
-                Effect::Leave { session, channel } => drop(self.parts.media.send(Command::Leave(session, channel))),
-                Effect::Close { session, reason } => {
-                    if let Some(client) = self.clients.get(&session) {
-                        client.out.try_send(Outgoing::Close(reason)).ok();
-                    }
-                }
-                Effect::Play { session, from, .. } => {
-                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
-                        endpoint.play_from(from);
-                    }
-                }
-                Effect::EndPlay { session, .. } => {
-                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
-                        endpoint.tell_when_drained();
-                    }
-                }
-                Effect::Line { line, active, .. } => {
-                    if let Err(e) = self.parts.lines.set(&line, active) {
-                        tracing::error!("{e}");
-                    }
-                }
-            }
-        }
-    }
-
-    fn start_media(&mut self, reply: ReplyId) {
-        let Some(pending) = self.pending.get_mut(&reply) else { return };
-        let (Some((channel, op)), Some(client)) = (pending.media.take(), self.clients.get(&pending.session)) else {
-            return;
-        };
-        let session = pending.session;
-        let rank = channel.as_ref().and_then(|c| self.control.join_rank(session, c)).unwrap_or(u64::MAX);
-        let request = MediaRequest { session, user: client.user.clone(), channel, rank, op, reply };
-        if !self.parts.media.send(Command::Request(Box::new(request))) {
-            let refusal = Refusal::new("busy", "The gateway is busy. Try again in a moment.");
-            let text = wire::error(self.pending.remove(&reply).and_then(|p| p.id).as_ref(), &refusal);
-            self.send(session, text);
-        }
-    }
-
-    fn send(&mut self, session: SessionId, text: String) {
-        self.send_shared(session, text.into());
-    }
-
-    /// A client that does not read loses its session, not our time.
-    fn send_shared(&mut self, session: SessionId, text: Arc<str>) {
-        if let Some(client) = self.clients.get(&session)
-            && client.out.try_send(Outgoing::Text(text)).is_err()
-        {
-            tracing::warn!(%session, "the client does not read its messages; its session is ended");
-            self.clients.remove(&session); // its task sees the closed queue and reports the end
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        let wall = wall_now(self.parts.wall_floor_ms);
-        self.parts.wall_floor_ms = wall.unix_ms.max(self.parts.wall_floor_ms);
-        self.parts.audit.write(Stamped { record, mono: mono_now(), wall });
-    }
-
-    /// Shows pages the newest state.
-    fn publish(&mut self) {
-        let clock = self.parts.clock;
-        let emergency = self.control.emergency().map(|(name, since): (String, Mono)| {
-            json!({ "userName": name, "startedUnixMs": clock.unix_ms_at_zero + since.as_millis() })
-        });
-        let degraded: Vec<_> = self.degraded().map(|(part, why)| json!({ "part": part, "why": why })).collect();
-        let view = json!({
-            "channels": wire::states(&self.control.states(), clock),
-            "emergency": emergency,
-            "degraded": degraded,
-        });
-        self.parts.live.send_if_modified(|shown| {
-            let changed = *shown != view;
-            if changed {
-                *shown = view;
-            }
-            changed
-        });
-    }
+    });
+    executor.finish();
 }

@@ -9,10 +9,11 @@ use crate::base::clock::mono_now;
 use crate::base::{BurstId, ChannelId, Mono, SessionId, SourceId};
 use crate::control::Input;
 use crate::hardware::audio::{AudioError, Capture, FRAME, Playback};
+use crate::media::voice::Frame;
 use crate::media::voice::codec::Encoder;
 use crate::media::voice::level::{FLOOR_DBFS, Level};
 use crate::media::voice::mix::{Gain, Mixer};
-use crate::media::voice::playout::{Playout, Sizes};
+use crate::media::voice::playout::{Origin, Playout, Sizes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,6 +28,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const FRAME_TIME: Duration = Duration::from_millis(20);
 /// The largest Opus packet we make, in bytes.
 const MAX_PACKET: usize = 400;
+/// Frames that a playback device may still hold, and that are kept to be played again without a burst that was cut.
+const KEPT: usize = 3;
 /// How much the loudspeaker is turned down while its own microphone is open (feedback).
 const DIM_DB: f32 = -20.0;
 /// Opus effort; a Raspberry Pi 3 encodes a frame in well under a millisecond with it.
@@ -289,6 +292,19 @@ pub fn capture_thread(
     });
 }
 
+/// A desk's loudspeaker is turned down while its microphone is open.
+fn gain(plan: &EndpointPlan, endpoint: &Endpoint) -> Gain {
+    let dim = !plan.is_port && endpoint.talking.load(Ordering::Acquire);
+    Gain::from_db(if dim { DIM_DB } else { 0.0 })
+}
+
+fn mixed(mixer: &mut Mixer, frames: &[(ChannelId, Frame)], gain: Gain) -> Frame {
+    for (_, frame) in frames {
+        mixer.add(frame, gain);
+    }
+    mixer.take()
+}
+
 /// The playback thread: plays what its channels carry, one frame every 20 ms.
 pub fn playback_thread(
     endpoint: &Endpoint,
@@ -303,8 +319,10 @@ pub fn playback_thread(
     let sizes = Sizes { max_frames: Sizes::default().max_frames + waiting_frames, ..Sizes::default() };
     let mut streams: BTreeMap<ChannelId, Playout> = BTreeMap::new();
     let mut mixer = Mixer::new();
-    let mut from = Mono::default();
+    // From when on it plays; a port that is not keyed does not, lest sound go to a transmitter that is receiving.
+    let mut on_air = (!plan.is_port).then(Mono::default);
     let mut draining = false;
+    let mut sounding: VecDeque<Vec<(ChannelId, Frame)>> = VecDeque::with_capacity(KEPT + 1);
     with_device(endpoint, &part, events, &mut open, |mut device| {
         loop {
             if endpoint.stopping.load(Ordering::Acquire) {
@@ -323,36 +341,57 @@ pub fn playback_thread(
                             stream.push(p.burst, p.sequence, p.timestamp, &p.payload);
                         }
                     }
-                    Order::From(at) => (from, draining) = (at, false),
+                    Order::From(at) => (on_air, draining) = (Some(at), false),
                     Order::TellWhenDrained => draining = true,
                     Order::End(channel, burst) => {
                         if let Some(stream) = streams.get_mut(&channel) {
-                            stream.end(burst);
+                            match on_air {
+                                Some(_) => stream.end(burst),
+                                None => stream.cut(burst), // it was never on air, and must not follow later
+                            }
                         }
                     }
                     Order::Cut(channel, burst) => {
                         if let Some(stream) = streams.get_mut(&channel) {
                             stream.cut(burst);
                         }
-                        device.flush();
+                        if sounding.iter().flatten().any(|(c, _)| *c == channel) {
+                            let unsounded = device.buffered().div_duration_f32(FRAME_TIME).ceil() as usize;
+                            device.flush();
+                            sounding.drain(..sounding.len().saturating_sub(unsounded));
+                            for frames in &mut sounding {
+                                frames.retain(|(c, _)| *c != channel);
+                                if let Err(e) = device.write(&mixed(&mut mixer, frames, gain(plan, endpoint))) {
+                                    return Some(e);
+                                }
+                            }
+                        }
                     }
                 }
             }
-            let now = mono_now();
-            let dim = !plan.is_port && endpoint.talking.load(Ordering::Acquire);
-            let gain = Gain::from_db(if dim { DIM_DB } else { 0.0 });
-            if now >= from {
-                for stream in streams.values_mut() {
-                    mixer.add(&stream.pull().frame, gain);
+            let mut frames = Vec::new();
+            if on_air.is_some_and(|from| mono_now() >= from) {
+                for (channel, stream) in &mut streams {
+                    let pulled = stream.pull();
+                    if pulled.origin != Origin::Silence {
+                        frames.push((channel.clone(), pulled.frame));
+                    }
                 }
             }
-            let frame = mixer.take();
+            let frame = mixed(&mut mixer, &frames, gain(plan, endpoint));
+            sounding.push_back(frames);
+            if sounding.len() > KEPT {
+                sounding.pop_front();
+            }
             endpoint.playback_level.store(level_to_int(Level::of(&frame).rms_dbfs), Ordering::Relaxed);
             if let Err(e) = device.write(&frame) {
                 return Some(e);
             }
             if draining && streams.values().all(Playout::is_drained) {
                 draining = false;
+                if plan.is_port {
+                    on_air = None;
+                }
                 let at = mono_now() + device.buffered();
                 report(events, Event::Input(Input::Drained { session, at }));
             }

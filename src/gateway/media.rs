@@ -88,14 +88,24 @@ pub struct MediaDone {
 #[derive(Clone)]
 pub struct MediaHandle {
     queue: SyncSender<Command>,
-    waker: Arc<Waker>,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl MediaHandle {
+    /// A handle and the queue behind it; `wake` is called after each command.
+    #[must_use]
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Self, Receiver<Command>) {
+        let (queue, commands) = sync_channel(QUEUE);
+        (MediaHandle { queue, wake: Arc::new(wake) }, commands)
+    }
+
     /// Queues a command; false if the queue is full or the thread has gone.
     pub fn send(&self, command: Command) -> bool {
         match self.queue.try_send(command) {
-            Ok(()) => self.waker.wake().is_ok(),
+            Ok(()) => {
+                (self.wake)();
+                true
+            }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 tracing::error!("the media queue is full; a command was dropped");
                 false
@@ -137,9 +147,13 @@ impl MediaThread {
         let mut socket = UdpSocket::from_std(socket);
         let poll = Poll::new()?;
         poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let (queue, commands) = sync_channel(QUEUE);
-        Ok((MediaHandle { queue, waker }, MediaThread { sfu, socket, poll, commands, events }))
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        let (handle, commands) = MediaHandle::new(move || {
+            if let Err(e) = waker.wake() {
+                tracing::error!("the media thread cannot be woken: {e}");
+            }
+        });
+        Ok((handle, MediaThread { sfu, socket, poll, commands, events }))
     }
 
     /// Runs until [`Command::Stop`].

@@ -6,6 +6,7 @@ pub mod api;
 pub mod config;
 pub mod control_loop;
 pub mod endpoint;
+pub mod executor;
 pub mod media;
 
 use crate::audit;
@@ -23,8 +24,9 @@ use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
 use config::Config;
-use control_loop::ControlLoop;
+use control_loop::Queues;
 use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
+use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -160,8 +162,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
         }
     };
-    let control_loop = ControlLoop {
+    let executor_parts = Parts {
         settings,
+        now: Box::new(mono_now),
         lines: Box::new(lines) as Box<dyn Lines>,
         audit,
         wall_floor_ms: wall_floor,
@@ -170,10 +173,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         media: media.clone(),
         endpoints: endpoints.clone(),
         live: live_sender,
-        expected_parts: parts,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let control_thread = spawn("control", move || control_loop.run(event_receiver, socket_receiver, stopped, ready))?;
+    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
+    let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
     let server = axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>());
     tokio::select! {
         served = server => served.context("the web server ended")?,

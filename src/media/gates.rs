@@ -49,6 +49,8 @@ pub struct BurstCount {
     /// When the last packet came in.
     #[serde(skip)]
     pub last_packet: Option<Instant>,
+    /// True until it is shut.
+    pub open: bool,
 }
 
 fn as_text<S: Serializer>(id: &impl Display, to: S) -> Result<S::Ok, S::Error> {
@@ -233,6 +235,7 @@ impl Gate {
 
     fn count(&self) -> BurstCount {
         BurstCount {
+            open: self.open.load(SeqCst),
             burst: self.burst,
             channel: self.channel.clone(),
             source: self.source(),

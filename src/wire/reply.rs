@@ -1,7 +1,7 @@
 //! What the gateway says: replies, errors and pushes.
 
 use super::{WallClock, channel_producer_id};
-use crate::base::Role;
+use crate::base::{ChannelId, Role};
 use crate::control::{Answer, ChannelState, Push, Refusal};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -70,9 +70,15 @@ pub fn media_reply(id: &Value, data: Value) -> String {
     success(id, data)
 }
 
-/// The reply to a request that the core answered; `None` where nothing is to be said.
+/// The reply to a request that the core answered; `None` where nothing is to be said. `failed` are channels whose
+/// gates did not open on the way (E4).
 #[must_use]
-pub fn reply(id: Option<&Value>, answer: &Result<Answer, Refusal>, clock: WallClock) -> Option<String> {
+pub fn reply(
+    id: Option<&Value>,
+    answer: &Result<Answer, Refusal>,
+    failed: &[ChannelId],
+    clock: WallClock,
+) -> Option<String> {
     let answer = match answer {
         Ok(answer) => answer,
         Err(refusal) => return Some(error(id, refusal)),
@@ -95,7 +101,7 @@ pub fn reply(id: Option<&Value>, answer: &Result<Answer, Refusal>, clock: WallCl
             "success": true,
             "channelCount": channels.len(),
             "channelIds": channels.iter().map(|c| c.as_str()).collect::<Vec<_>>(),
-            "failedChannelIds": [],
+            "failedChannelIds": failed.iter().map(ChannelId::as_str).collect::<Vec<_>>(),
             "blockedPorts": blocked_ports,
         }),
         Answer::EmergencyStopped { channel_count, duration } => {

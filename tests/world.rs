@@ -1,0 +1,373 @@
+//! The whole gateway on simulated time: the real core, wire, gates, audit and executor; simulated lines, sessions and
+//! media. Each test is a transcript of what clients saw.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use crosspatch::audit;
+use crosspatch::base::{Mono, SessionId, SourceId};
+use crosspatch::gateway::Event;
+use crosspatch::gateway::config::Config;
+use crosspatch::gateway::endpoint::{Endpoint, PlaybackOrders};
+use crosspatch::gateway::executor::{Executor, Parts};
+use crosspatch::gateway::media::{Command, MediaDone, MediaHandle};
+use crosspatch::hardware::gpio::sim::SimBoard;
+use crosspatch::media::gates::Gates;
+use crosspatch::net::socket::{Outgoing, SocketEvent};
+use crosspatch::net::token::Identity;
+use crosspatch::wire::{MediaOp, WallClock};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+struct Person {
+    session: SessionId,
+    inbox: mpsc::Receiver<Outgoing>,
+    replies: Vec<Value>,
+    /// What came without being asked for, one line each.
+    seen: Vec<String>,
+}
+
+struct World {
+    executor: Executor,
+    now: Arc<AtomicU64>,
+    board: SimBoard,
+    gates: Arc<Gates>,
+    commands: Receiver<Command>,
+    people: Vec<Person>,
+    audit: audit::Audit,
+    audit_file: std::path::PathBuf,
+    last_id: u64,
+    last_source: u64,
+    _dir: tempfile::TempDir,
+    _threads: (audit::AuditThread, Vec<PlaybackOrders>),
+}
+
+impl World {
+    /// The demo event at ten seconds after boot, with nobody connected.
+    fn new() -> Self {
+        let config = Config::demo();
+        let dir = tempfile::tempdir().unwrap();
+        let audit_file = dir.path().join("audit.sqlite");
+        let (audit, audit_thread) = audit::open(&audit_file, "test-boot").unwrap();
+        let now = Arc::new(AtomicU64::new(Mono::from_millis(10_000).0));
+        let board = SimBoard::new(&config.lines());
+        let (media, commands) = MediaHandle::new(|| {});
+        let (endpoints, orders): (Vec<_>, Vec<_>) =
+            (1..=2).map(|i| Endpoint::new(SessionId(i), SourceId(i), ("in".into(), "out".into()))).unzip();
+        let gates = Arc::new(Gates::new());
+        let clock = now.clone();
+        let executor = Executor::new(Parts {
+            settings: config.settings(&[SourceId(1), SourceId(2)]),
+            now: Box::new(move || Mono(clock.load(Ordering::Relaxed))),
+            lines: Box::new(board.open()),
+            audit: audit.clone(),
+            wall_floor_ms: 0,
+            clock: WallClock { unix_ms_at_zero: 1_700_000_000_000 },
+            gates: gates.clone(),
+            media,
+            endpoints,
+            live: watch::channel(Value::Null).0,
+        });
+        let mut world = World {
+            executor,
+            now,
+            board,
+            gates,
+            commands,
+            people: Vec::new(),
+            audit,
+            audit_file,
+            last_id: 0,
+            last_source: 100,
+            _dir: dir,
+            _threads: (audit_thread, orders),
+        };
+        for session in [SessionId(1), SessionId(2)] {
+            let works = crosspatch::control::Input::Capture { session, works: true };
+            world.executor.event(Event::Input(works));
+        }
+        world
+    }
+
+    fn now(&self) -> Mono {
+        Mono(self.now.load(Ordering::Relaxed))
+    }
+
+    /// Lets `ms` pass, stopping at every deadline on the way.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now() + Duration::from_millis(ms);
+        while let Some(due) = self.executor.next_timeout().filter(|due| *due <= end) {
+            self.now.fetch_max(due.0, Ordering::Relaxed);
+            self.turn();
+        }
+        self.now.store(end.0, Ordering::Relaxed);
+    }
+
+    /// One turn of the loop, the simulated media's answers, and everybody's mail.
+    fn turn(&mut self) {
+        self.executor.turn();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Request(request) = command {
+                self.last_source += 1;
+                let source = SourceId(self.last_source);
+                let opened =
+                    matches!(request.op, MediaOp::Produce(_)).then(|| (request.channel.clone().unwrap(), source));
+                let result = Ok(json!({ "id": source.to_string() }));
+                let done = MediaDone { reply: request.reply, session: request.session, result, opened, closed: None };
+                self.executor.event(Event::Media(done));
+                self.executor.turn();
+            }
+        }
+        for person in &mut self.people {
+            while let Ok(out) = person.inbox.try_recv() {
+                match out {
+                    Outgoing::Text(text) => {
+                        let message: Value = serde_json::from_str(&text).unwrap();
+                        match message.get("id") {
+                            Some(_) => person.replies.push(message),
+                            None => person.seen.extend(news(&message)),
+                        }
+                    }
+                    Outgoing::Close(_) => person.seen.push("closed".into()),
+                }
+            }
+        }
+    }
+
+    /// Connects somebody and joins channels with a producer in each.
+    fn enter(&mut self, user: &str, name: &str, role: &str, channels: &[&str]) -> usize {
+        let session = SessionId(1000 + self.people.len() as u64);
+        let (out, inbox) = mpsc::channel(1000);
+        let all = ["ops", "medical", "security", "logistics"];
+        let identity = Identity {
+            user: user.into(),
+            name: name.into(),
+            role: role.parse().unwrap(),
+            channels: all.map(Into::into).to_vec(),
+        };
+        self.executor.socket(SocketEvent::Opened { session, identity, out });
+        self.people.push(Person { session, inbox, replies: Vec::new(), seen: Vec::new() });
+        let who = self.people.len() - 1;
+        for channel in channels {
+            self.ask(who, "join-channel", json!({ "channelId": channel }));
+            self.ask(
+                who,
+                "produce",
+                json!({ "transportId": "t1", "kind": "audio", "channelId": channel, "rtpParameters": {} }),
+            );
+        }
+        self.people.iter_mut().for_each(|p| p.seen.clear());
+        who
+    }
+
+    /// One request and its one reply.
+    fn ask(&mut self, who: usize, kind: &str, data: Value) -> Value {
+        self.last_id += 1;
+        let text = json!({ "type": kind, "id": format!("q{}", self.last_id), "data": data }).to_string();
+        self.executor.socket(SocketEvent::Text { session: self.people[who].session, text });
+        self.turn();
+        let replies = std::mem::take(&mut self.people[who].replies);
+        assert_eq!(replies.len(), 1, "F11: one reply to {kind}: {replies:?}");
+        assert_eq!(replies[0]["id"], format!("q{}", self.last_id));
+        replies[0].clone()
+    }
+
+    fn leave(&mut self, who: usize) {
+        self.executor.socket(SocketEvent::Closed { session: self.people[who].session, cause: "closed" });
+        self.turn();
+    }
+
+    /// Moves an input line now, as the kernel would stamp it.
+    fn line(&mut self, name: &str, active: bool) {
+        self.board.move_input(&name.into(), active, self.now()).unwrap();
+        self.turn();
+    }
+
+    fn lit(&self, name: &str) -> bool {
+        self.board.lines().into_iter().find(|l| l.name.as_str() == name).unwrap().active
+    }
+
+    /// What somebody was told since the last look.
+    fn seen(&mut self, who: usize) -> Vec<String> {
+        std::mem::take(&mut self.people[who].seen)
+    }
+
+    /// The channels whose gate is open now, with the source that is let through.
+    fn open_gates(&self) -> Vec<String> {
+        let counts = self.gates.counts().into_iter().filter(|c| c.open);
+        let mut open: Vec<_> = counts.map(|c| format!("{} {} {}", c.channel, c.burst, c.source.unwrap())).collect();
+        open.sort();
+        open
+    }
+
+    /// The audit's actions after row `seq`, read back from the file.
+    fn audited(&self, after: i64) -> Vec<String> {
+        self.audit.flush().unwrap();
+        let rows = audit::tail(&self.audit_file, after, 1000).unwrap();
+        rows.into_iter()
+            .map(|r| [Some(r.action), r.actor, r.channel, r.cause].into_iter().flatten().collect::<Vec<_>>().join(" "))
+            .collect()
+    }
+
+    fn audit_length(&self) -> i64 {
+        self.audit.flush().unwrap();
+        audit::tail(&self.audit_file, 0, 100_000).unwrap().last().map_or(0, |r| r.seq)
+    }
+}
+
+/// A push as a line of the transcript.
+fn news(message: &Value) -> Option<String> {
+    let data = &message["data"];
+    let text = |field: &str| data[field].as_str().unwrap_or("nobody").to_owned();
+    Some(match message["type"].as_str().unwrap() {
+        "speaker-changed" => {
+            assert_eq!(data["producerId"], format!("channel:{}", text("channelId")), "one stable producer a channel");
+            format!("{}: {}", text("channelId"), text("speakerName"))
+        }
+        "ptt-interrupted" => format!("interrupted on {}: {}", text("channelId"), text("message")),
+        "emergency-broadcast-start" => format!("emergency on {} by {}", text("channelId"), text("dispatchUserName")),
+        "emergency-broadcast-stop" => format!("emergency over on {}", text("channelId")),
+        "error" => format!("error: {}", message["error"].as_str().unwrap()),
+        "channel-list" | "channel-state" => return None,
+        other => other.to_owned(),
+    })
+}
+
+#[test]
+fn a_grant_a_denial_and_a_release() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    let greg = w.enter("greg", "Greg", "general", &["ops"]);
+    let before = w.audit_length();
+    let granted = w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(granted["type"], "channel-state");
+    assert_eq!(granted["data"]["success"], true);
+    assert_eq!(granted["data"]["state"]["currentSpeaker"], "gina");
+    assert_eq!(granted["data"]["state"]["lockTimestamp"], 1_700_000_010_000u64);
+    let denied = w.ask(greg, "ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(
+        denied["data"],
+        json!({ "success": false, "denied": true, "currentSpeaker": "gina", "currentSpeakerName": "Gina", "message": "Gina is talking" })
+    );
+    assert_eq!(w.open_gates(), ["ops b1 p101"]);
+    assert!(w.lit("desk.tally.ops"));
+    w.ask(gina, "ptt-stop", json!({ "channelId": "ops" }));
+    assert_eq!(w.open_gates(), [""; 0]);
+    assert!(!w.lit("desk.tally.ops"));
+    assert_eq!(w.seen(greg), ["ops: Gina", "ops: nobody"]);
+    assert_eq!(w.seen(gina), [""; 0], "the reply says it");
+    assert_eq!(w.audited(before), ["ptt.start gina ops", "ptt.denied greg ops busy", "ptt.stop gina ops released"]);
+}
+
+#[test]
+fn a_dispatcher_cuts_in_another_dispatcher_and_an_administrator_do_not() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    let dana = w.enter("dana", "Dana", "dispatch", &["ops"]);
+    let dora = w.enter("dora", "Dora", "dispatch", &["ops"]);
+    let ada = w.enter("ada", "Ada", "admin", &["ops"]);
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    let refused = w.ask(ada, "priority-ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!((&refused["type"], &refused["data"]["code"]), (&json!("error"), &json!("no-priority")));
+    assert_eq!(w.open_gates(), ["ops b1 p101"], "nothing else changes");
+    let granted = w.ask(dana, "priority-ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(granted["data"]["state"]["speakerRole"], "DISPATCH");
+    assert_eq!(w.open_gates(), ["ops b2 p102"]);
+    let denied = w.ask(dora, "priority-ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(denied["data"]["message"], "Dana is talking");
+    assert_eq!(w.seen(gina), ["interrupted on ops: Dispatch Dana has priority", "ops: Dana"]);
+    let stale = w.ask(gina, "ptt-stop", json!({ "channelId": "ops", "burstId": "b1" }));
+    assert_eq!(stale["data"]["state"]["currentSpeaker"], "dana", "F8");
+    w.ask(dana, "priority-ptt-stop", json!({ "channelId": "ops" }));
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(w.seen(dora), ["ops: Gina", "ops: Dana", "ops: nobody", "ops: Gina"]);
+}
+
+#[test]
+fn the_button_aborts_at_1999_ms_and_reaches_every_channel_at_2000() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    let mia = w.enter("mia", "Mia", "general", &["medical", "logistics"]);
+    let dana = w.enter("dana", "Dana", "dispatch", &["security"]);
+    let before = w.audit_length();
+    w.line("desk.emergency", true);
+    w.pass(1_999);
+    w.line("desk.emergency", false);
+    assert_eq!(w.seen(mia), [""; 0]);
+    assert_eq!(w.audited(before), ["emergency_broadcast.armed desk-1", "emergency_broadcast.aborted desk-1"]);
+    w.ask(dana, "priority-ptt-start", json!({ "channelId": "security" }));
+    let before = w.audit_length();
+    w.line("desk.emergency", true);
+    w.pass(2_000);
+    assert_eq!(w.open_gates(), ["logistics b2 p1", "medical b2 p1", "ops b2 p1", "security b2 p1"]);
+    assert!(w.lit("desk.tally.emergency") && w.lit("desk.tally.medical") && w.lit("radio.vhf.ptt"));
+    assert_eq!(w.seen(gina), ["ops: Desk 1", "emergency on ops by Desk 1"]);
+    assert!(w.seen(dana).contains(&"interrupted on security: Emergency broadcast by Dispatch Desk 1".into()));
+    let denied = w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    assert_eq!(denied["data"]["message"], "Emergency broadcast by Dispatch Desk 1");
+    w.line("desk.emergency", false);
+    assert_eq!(w.open_gates(), [""; 0], "nobody is granted again");
+    assert!(!w.lit("desk.tally.emergency"));
+    assert_eq!(
+        w.audited(before),
+        [
+            "emergency_broadcast.armed desk-1",
+            "emergency_broadcast.start desk-1",
+            "priority_ptt.interrupted dana security emergency",
+            "ptt.denied gina ops emergency",
+            "emergency_broadcast.stop desk-1 released"
+        ]
+    );
+}
+
+#[test]
+fn an_emergency_from_the_network_leaves_its_temporary_joins_and_keeps_the_others() {
+    let mut w = World::new();
+    let dana = w.enter("dana", "Dana", "dispatch", &["ops"]);
+    let mia = w.enter("mia", "Mia", "general", &["medical"]);
+    w.ask(dana, "emergency-broadcast-arm", json!({ "pressed": true }));
+    w.pass(1_000);
+    let early = w.ask(dana, "emergency-broadcast-start", json!({ "holdDuration": 2000 }));
+    assert_eq!(early["error"], "Emergency broadcast requires 2-second hold", "the gateway's own clock must agree");
+    w.pass(1_000);
+    let started = w.ask(dana, "emergency-broadcast-start", json!({ "holdDuration": 2000 }));
+    assert_eq!(started["data"]["channelCount"], 4);
+    assert_eq!(started["data"]["failedChannelIds"], json!([]));
+    assert_eq!(w.seen(mia), ["medical: Dana", "emergency on medical by Dana"]);
+    let stopped = w.ask(dana, "emergency-broadcast-stop", json!({}));
+    assert_eq!(stopped["data"], json!({ "success": true, "channelCount": 4, "durationMs": 0 }));
+    assert_eq!(w.ask(dana, "ptt-start", json!({ "channelId": "medical" }))["data"]["code"], "not-member");
+    assert_eq!(w.ask(dana, "ptt-start", json!({ "channelId": "ops" }))["data"]["success"], true);
+}
+
+#[test]
+fn the_carrying_session_closing_ends_the_emergency_though_another_socket_of_the_user_stays() {
+    let mut w = World::new();
+    let first = w.enter("dana", "Dana", "dispatch", &["ops"]);
+    let second = w.enter("dana", "Dana", "dispatch", &["medical"]);
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    w.ask(first, "emergency-broadcast-start", json!({ "holdDuration": 2500 }));
+    w.leave(first);
+    assert_eq!(w.open_gates(), [""; 0]);
+    assert!(w.seen(gina).contains(&"emergency over on ops".into()));
+    assert_eq!(w.ask(second, "ptt-start", json!({ "channelId": "medical" }))["data"]["success"], true);
+}
+
+#[test]
+fn a_request_without_id_is_carried_out_and_not_answered() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    let session = w.people[gina].session;
+    let say = |w: &mut World, text: &str| {
+        w.executor.socket(SocketEvent::Text { session, text: text.into() });
+        w.turn();
+    };
+    say(&mut w, r#"{"type":"ptt-start","data":{"channelId":"ops"}}"#);
+    assert_eq!(w.open_gates(), ["ops b1 p101"]);
+    assert!(w.people[gina].replies.is_empty() && w.seen(gina).is_empty());
+    say(&mut w, r#"{"type":"ptt-start","data":{"channelId":"nowhere"}}"#);
+    assert_eq!(w.seen(gina), ["error: There is no channel 'nowhere' at this event."]);
+}
