@@ -21,11 +21,16 @@ export class Gateway {
   #ended;
 
   /** Starts the demo event, with `args` added to its command line, and returns when it says that it is ready. */
-  static async start(...args) {
+  static start(...args) {
+    return Gateway.launch(['--demo', ...args]);
+  }
+
+  /** Starts it with this command line and environment, and returns when it says that it is ready. */
+  static async launch(args, env = process.env) {
     assert.ok(existsSync(BIN), `there is no gateway at ${BIN}: build it, or name it in CROSSPATCH_BIN`);
     const gateway = new Gateway();
     gateway.dir = mkdtempSync(path.join(tmpdir(), 'crosspatch-test-'));
-    gateway.#spawn(args);
+    gateway.#spawn(args, env);
     try {
       gateway.ready = await gateway.#untilReady();
     } catch (error) {
@@ -35,10 +40,10 @@ export class Gateway {
     return gateway;
   }
 
-  #spawn(args) {
+  #spawn(args, env) {
     const log = openSync(this.#logFile, 'w');
-    const demo = ['run', '--demo', '--listen', '127.0.0.1:0', '--media-port', '0', '--state-dir', this.dir];
-    this.#child = spawn(BIN, [...demo, ...args], { stdio: ['ignore', log, log] });
+    const own = ['run', '--listen', '127.0.0.1:0', '--media-port', '0', '--state-dir', this.dir];
+    this.#child = spawn(BIN, [...own, ...args], { env, stdio: ['ignore', log, log] });
     closeSync(log);
     this.#ended = new Promise((resolve) => {
       this.#child.once('error', (error) => resolve({ error }));

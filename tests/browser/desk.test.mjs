@@ -1,0 +1,192 @@
+// The desk with real sound: its microphone and its loudspeaker are ALSA devices, its buttons those of the simulated board.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { Gateway } from './gateway.mjs';
+import { Browser } from './page.mjs';
+import { SoundServer, listen, now, tone } from './sound.mjs';
+import { waitFor } from './wait.mjs';
+
+const DESK_HZ = 1200;
+const OPS_HZ = 400;
+const MEDICAL_HZ = 800;
+/** How much the desk's loudspeaker is turned down while its microphone is open. */
+const DIM_DB = -20;
+
+let sounds;
+let gateway;
+let browser;
+let onOps;
+let onMedical;
+let ear; // on ops
+let loudspeaker;
+
+before(async () => {
+  sounds = await SoundServer.start('desk_mic', 'desk_spk');
+  const pcms = ['--desk-capture', 'desk_mic', '--desk-playback', 'desk_spk'];
+  gateway = await Gateway.launch(['--demo', ...pcms], sounds.env);
+  browser = await Browser.launch();
+  onOps = await browser.talkPage(gateway, { user: 'olga', name: 'Olga', channels: ['ops'] }, OPS_HZ);
+  onMedical = await browser.talkPage(gateway, { user: 'mark', name: 'Mark', channels: ['medical'] }, MEDICAL_HZ);
+  ear = await listen(onOps.page);
+  loudspeaker = await sounds.record('desk_spk');
+});
+
+after(async () => {
+  await browser?.close();
+  await gateway?.stop();
+  await sounds?.stop();
+});
+
+const lamp = (id, lit) => waitFor(`the lamp of ${id} to be ${lit ? 'lit' : 'dark'}`, async () => (await gateway.isActive(`desk.tally.${id}`)) === lit);
+const decidedAt = ({ mono_ns }) => mono_ns / 1e6;
+const decibel = (ratio) => 20 * Math.log10(ratio);
+
+/** Waits until the loudspeaker has sounded a tone for some time after `from`, and returns its span. */
+const sounding = (hz, from, ms = 500) => waitFor(`the loudspeaker to sound ${hz} Hz`, async () => {
+  const span = loudspeaker.sound.between(from).toneSpan(hz);
+  return span && span.until - span.from > ms && span;
+});
+
+/** Begins to talk into the desk's microphone. */
+function talkAtDesk(t) {
+  const player = sounds.play('desk_mic', sounds.wav('desk.wav', tone(DESK_HZ, 60)));
+  t.after(() => player.stop());
+  return player;
+}
+
+test('the sound devices of the desk are open', () => {
+  assert.deepEqual(gateway.ready.degraded, []);
+});
+
+test('who talks at the desk is heard on the channel of the button, while it is pressed', async (t) => {
+  const onAir = await sounds.record('desk_mic');
+  const player = talkAtDesk(t);
+  await waitFor('the tone to be in the microphone', async () => onAir.sound.toneSpan(DESK_HZ));
+  const from = now();
+  await gateway.move('desk.ptt.ops', true);
+  await onOps.hearsTone(DESK_HZ);
+  await onOps.shows('.speaker', /Desk 1.*Dispatch/);
+  await lamp('ops', true);
+  assert.equal(await gateway.isActive('desk.tally.medical'), false);
+  assert.equal((await onMedical.channel('medical')).speaker, null);
+  await gateway.move('desk.ptt.ops', false);
+  await onOps.idle();
+  await lamp('ops', false);
+
+  const start = await gateway.audited("action = 'priority_ptt.start' AND actor = 'desk-1' AND channel = 'ops'");
+  const stop = await gateway.audited(`action = 'ptt.stop' AND actor = 'desk-1' AND burst = '${start.burst}'`);
+  const heard = (await ear.reaches(now() + 500)).between(from);
+  await player.stop();
+  const span = heard.toneSpan(DESK_HZ);
+  const [begin, end] = [span.from - decidedAt(start), span.until - decidedAt(stop)];
+  t.diagnostic(`heard from ${Math.round(begin)} ms after the grant until ${Math.round(end)} ms after the release`);
+  assert.ok(begin > 0 && begin < 300, `heard ${begin} ms after the grant`);
+  assert.ok(end > -50 && end < 300, `heard until ${end} ms after the release`);
+  // The level is kept: nothing between microphone and browser turns it up or down.
+  assert.ok(Math.abs(decibel(span.level / onAir.sound.toneSpan(DESK_HZ).level)) < 3, `the level came out as ${span.level}`);
+  assert.equal(loudspeaker.sound.between(from).toneSpan(DESK_HZ), null, 'the desk heard itself');
+  await gateway.assertNothingAfterShut();
+});
+
+test('who talks on a channel of the desk is heard from its loudspeaker, and the lamp of the channel is lit', async (t) => {
+  const from = now();
+  await onMedical.press('medical');
+  await onMedical.granted('medical');
+  await lamp('medical', true);
+  assert.equal(await gateway.isActive('desk.tally.ops'), false);
+  await sounding(MEDICAL_HZ, from);
+  await onMedical.release();
+  await onMedical.idle('medical');
+  await lamp('medical', false);
+
+  const start = await gateway.audited("action = 'ptt.start' AND actor = 'mark'");
+  const stop = await gateway.audited("action = 'ptt.stop' AND actor = 'mark'");
+  const span = (await loudspeaker.reaches(now() + 500)).between(from).toneSpan(MEDICAL_HZ);
+  const [begin, end] = [span.from - decidedAt(start), span.until - decidedAt(stop)];
+  t.diagnostic(`sounded from ${Math.round(begin)} ms after the grant until ${Math.round(end)} ms after the release`);
+  assert.ok(begin > 0 && begin < 400, `sounded ${begin} ms after the grant`);
+  assert.ok(end > -100 && end < 300, `sounded until ${end} ms after the release`);
+});
+
+test('the loudspeaker mixes its channels, and is turned down while the microphone is open', async (t) => {
+  let from = now();
+  await onMedical.press('medical');
+  await onMedical.granted('medical');
+  await onOps.press('ops');
+  await onOps.granted('ops');
+  const medical = await sounding(MEDICAL_HZ, from);
+  await sounding(OPS_HZ, from);
+  await onOps.release();
+  await onOps.idle('ops');
+
+  from = now();
+  await gateway.move('desk.ptt.ops', true);
+  await onOps.until('the desk to talk', (state) => state.channels.ops.speaker === 'Desk 1');
+  // What was loud before it is still in the devices' buffers.
+  const open = now() + 300;
+  await loudspeaker.reaches(open + 500);
+  const dimmed = loudspeaker.sound.between(open, open + 500).toneSpan(MEDICAL_HZ, 0.001);
+  assert.ok(dimmed, 'nothing is heard while the microphone is open');
+  const by = decibel(dimmed.level / medical.level);
+  t.diagnostic(`turned down by ${by.toFixed(1)} dB`);
+  assert.ok(Math.abs(by - DIM_DB) < 2, `turned down by ${by} dB`);
+  await gateway.move('desk.ptt.ops', false);
+  await onOps.idle();
+  const shut = now();
+  await sounding(MEDICAL_HZ, shut);
+  const loud = loudspeaker.sound.between(shut).toneSpan(MEDICAL_HZ);
+  assert.ok(Math.abs(decibel(loud.level / medical.level)) < 2, 'it was not turned up again');
+  await onMedical.release();
+  await onMedical.idle('medical');
+});
+
+test('the desk cuts in on a talker: its loudspeaker falls silent at once', async (t) => {
+  const from = now();
+  await onOps.press('ops');
+  await onOps.granted('ops');
+  await sounding(OPS_HZ, from);
+  await gateway.move('desk.ptt.ops', true);
+  await onOps.shows('.message', 'Dispatch Desk 1 has priority');
+  const cut = await gateway.audited("action = 'priority_ptt.interrupted' AND 'olga' IN (actor, target)");
+  const span = (await loudspeaker.reaches(now() + 300)).between(from).toneSpan(OPS_HZ);
+  const after = span.until - decidedAt(cut);
+  t.diagnostic(`the interrupted talker sounded for ${Math.round(after)} ms after the decision`);
+  // F3: 40 ms may still sound. The sound server's pieces come on top, once for the gateway and once for the recorder.
+  assert.ok(after <= 40 + 40, `the interrupted talker sounded for ${after} ms after the decision`);
+  await gateway.move('desk.ptt.ops', false);
+  await onOps.release();
+  await onOps.idle();
+  await gateway.assertNothingAfterShut();
+});
+
+test('cutting off one channel leaves no hole in what the loudspeaker plays of another', async (t) => {
+  let from = now();
+  await onMedical.press('medical');
+  await onMedical.granted('medical');
+  await onOps.press('ops');
+  await onOps.granted('ops');
+  await sounding(MEDICAL_HZ, from);
+  await sounding(OPS_HZ, from);
+  const dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, 600);
+  from = now();
+  await dispatcher.pressPriority('ops');
+  await dispatcher.granted('ops');
+  const mark = await gateway.audited("action = 'priority_ptt.start' AND actor = 'dora'");
+  const sound = await loudspeaker.reaches(decidedAt(mark) + 600);
+  await dispatcher.release();
+  await onOps.release();
+  await onMedical.release();
+  await onMedical.idle('medical');
+
+  // Steps of 20 ms in which the tone of medical is missing.
+  let silentMs = 0;
+  for (let at = from; at < decidedAt(mark) + 500; at += 20) {
+    if (!sound.between(at, at + 25).toneSpan(MEDICAL_HZ, 0.1)) silentMs += 20;
+  }
+  t.diagnostic(`medical was silent for ${silentMs} ms`);
+  assert.ok(silentMs <= 20, `medical was silent for ${silentMs} ms because ops was cut`);
+});
+
+test('no script of any page failed', () => {
+  for (const page of [onOps, onMedical]) page.assertNoTroubles();
+});

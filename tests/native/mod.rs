@@ -1,0 +1,11 @@
+//! A client without a browser, and what its users share: a gateway of their own and its signaling.
+//!
+//! The tests hear and talk with [`client::NativeClient`], a whole WebRTC stack; the benchmarks with
+//! [`lean`], which costs so little that it does not disturb what it measures.
+
+pub mod client;
+pub mod figures;
+pub mod gateway;
+pub mod lean;
+pub mod sdp;
+pub mod signaling;
