@@ -2,6 +2,7 @@
 
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
+use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -15,6 +16,9 @@ const DEMO: &str = include_str!("demo.toml");
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The board profile: the name of one that the program carries, or a `.toml` file beside the configuration.
+    #[serde(default = "sim")]
+    pub board: String,
     /// The event.
     pub event: Event,
     /// Its talk channels.
@@ -193,6 +197,9 @@ fn hundred_twenty() -> u64 {
 fn minus_thirty() -> f32 {
     -30.0
 }
+fn sim() -> String {
+    "sim".into()
+}
 fn dispatch() -> Role {
     Role::Dispatch
 }
@@ -224,7 +231,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|e| {
             ConfigError(vec![format!("{name}: cannot be read ({e}); name a file that exists with --config")])
         })?;
-        Self::parse(&text, &name)
+        Self::parse_in(&text, &name, path.parent().unwrap_or(Path::new("")))
     }
 
     /// Reads and checks text; `name` stands before each error.
@@ -232,24 +239,40 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        Self::parse_in(text, name, Path::new(""))
+    }
+
+    fn parse_in(text: &str, name: &str, dir: &Path) -> Result<Self, ConfigError> {
         let line_of = |at: usize| text[..at.min(text.len())].lines().count().max(1);
-        let config: Config = toml::from_str(text).map_err(|e| {
+        let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start + 1));
             ConfigError(vec![format!(
                 "{name}:{line}: {}; compare with the sample configuration",
                 e.message().trim_end()
             )])
         })?;
+        let profile = config.board.clone();
+        if profile.ends_with(".toml") {
+            config.board = dir.join(&profile).display().to_string();
+        }
         let mut wrong = Vec::new();
-        config.check(|value, sentence| {
+        config.check(&profile, |value, sentence| {
             let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, |at| line_of(at + 1));
             wrong.push(format!("{name}:{line}: {sentence}"));
         });
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
     }
 
+    /// The board profile.
+    ///
+    /// # Errors
+    /// As [`Board::load`].
+    pub fn board(&self) -> Result<Board, BoardError> {
+        Board::load(&self.board)
+    }
+
     /// Tells every error with a value that stands near it.
-    fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+    fn check(&self, profile: &str, mut wrong: impl FnMut(Option<&str>, String)) {
         let mut seen = BTreeSet::new();
         if self.channels.is_empty() {
             wrong(None, "the event has no channel; add a [[channel]] with id and name".into());
@@ -315,6 +338,19 @@ impl Config {
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
                 wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
+            }
+        }
+        let emergency = self.desks.iter().filter_map(|d| d.emergency_line.as_deref().map(LineName::from));
+        match self.board() {
+            Err(BoardError(errors)) => {
+                for error in errors {
+                    wrong(Some(profile), error);
+                }
+            }
+            Ok(board) => {
+                for (line, sentence) in board.misfits(&self.lines(), &emergency.collect::<Vec<_>>()) {
+                    wrong(Some(line.as_str()), sentence);
+                }
             }
         }
     }
@@ -417,6 +453,15 @@ mod tests {
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors[0].starts_with("x.toml:52: there is no channel 'securty'; name one"), "{errors:?}");
         assert!(errors[1].contains("always general"), "{errors:?}");
+        let misfit = Config::parse(&DEMO.replace("line = \"radio.vhf.ptt\"", "line = \"radio.uhf.ptt\""), "x.toml");
+        assert_eq!(
+            misfit.unwrap_err().0,
+            [
+                "x.toml:54: the board 'Simulated board' has no line 'radio.uhf.ptt'; add it to the profile or use another"
+            ]
+        );
+        let no_board = Config::parse(&format!("board = \"pie\"\n{DEMO}"), "x.toml").unwrap_err().0;
+        assert_eq!(no_board, ["x.toml:1: board 'pie': there is no such profile; use sim, or the path of a .toml file"]);
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
     }
