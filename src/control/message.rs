@@ -472,6 +472,13 @@ pub enum Effect {
         /// Which burst.
         burst: BurstId,
     },
+    /// Sound the arming tone from a desk's loudspeaker, or stop it (E3).
+    Tone {
+        /// The desk's session.
+        session: SessionId,
+        /// Whether it sounds.
+        sounds: bool,
+    },
     /// Set an output line.
     Line {
         /// Which one.
@@ -494,7 +501,7 @@ impl Effect {
             Effect::OpenGate { .. } => 3,
             Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Push { .. } | Effect::Leave { .. } => 4,
             Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 5,
-            Effect::Line { keys: false, .. } => 6,
+            Effect::Tone { .. } | Effect::Line { keys: false, .. } => 6,
             Effect::Close { .. } => 7,
         }
     }

@@ -184,6 +184,8 @@ pub struct Control {
     last_rank: u64,
     /// What the lamps and keys show, so that only changes go out.
     lines: BTreeMap<LineName, bool>,
+    /// Desks whose arming tone sounds.
+    toning: BTreeSet<SessionId>,
     now: Mono,
     effects: Vec<Effect>,
     queue: VecDeque<Effect>,
@@ -206,6 +208,7 @@ impl Control {
             last_burst: 0,
             last_rank: 0,
             lines: BTreeMap::new(),
+            toning: BTreeSet::new(),
             now: Mono::default(),
             effects: Vec::new(),
             queue: VecDeque::new(),

@@ -187,6 +187,7 @@ fn line(effect: &Effect) -> String {
         Effect::Close { session, .. } => format!("close {session}"),
         Effect::Play { from, .. } => format!("play from {from:?}"),
         Effect::EndPlay { .. } => "end play".into(),
+        Effect::Tone { session, sounds } => format!("tone {session} {}", if *sounds { "on" } else { "off" }),
         Effect::Line { line, active, .. } => format!("line {line} {}", if *active { "on" } else { "off" }),
     }
 }
@@ -376,7 +377,10 @@ fn e2_a_network_press_is_judged_by_the_clients_hold_and_by_our_clock() {
 fn e2_the_button_fires_after_2000_ms_and_aborts_at_1999() {
     let mut w = World::new();
     w.edge("desk.emergency", true);
-    assert!(has(&w.pass(1_999), "line desk.tally.emergency"), "E3: the lamp shows progress");
+    let progress = w.pass(1_999);
+    for shown in ["line desk.tally.emergency off", "line desk.tally.emergency on", "tone s1 off", "tone s1 on"] {
+        assert!(has(&progress, shown), "E3: the lamp and the tone show progress: {progress:#?}");
+    }
     let lines = w.edge("desk.emergency", false);
     assert!(has(&lines, "audit emergency_broadcast.aborted desk-1"), "{lines:#?}");
     assert_eq!(w.control.emergency(), None);

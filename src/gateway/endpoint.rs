@@ -8,6 +8,7 @@ use super::media::{Command, MediaHandle};
 use crate::base::clock::mono_now;
 use crate::base::{BurstId, ChannelId, Mono, SessionId, SourceId};
 use crate::control::Input;
+use crate::hardware::audio::sim::Sound;
 use crate::hardware::audio::{AudioError, Capture, FRAME, Playback};
 use crate::media::voice::Frame;
 use crate::media::voice::codec::Encoder;
@@ -32,6 +33,8 @@ const MAX_PACKET: usize = 400;
 const KEPT: usize = 3;
 /// How much the loudspeaker is turned down while its own microphone is open (feedback).
 const DIM_DB: f32 = -20.0;
+/// What a loudspeaker sounds while the emergency button is held (E3).
+const ARMING_TONE: Sound = Sound::Tone { hz: 880.0, level_dbfs: -20.0 };
 /// Opus effort; a Raspberry Pi 3 encodes a frame in well under a millisecond with it.
 const COMPLEXITY: u8 = 5;
 
@@ -79,6 +82,7 @@ pub struct Endpoint {
     open_gates: Mutex<BTreeSet<(BurstId, ChannelId)>>,
     /// True while any is.
     talking: AtomicBool,
+    toning: AtomicBool,
     capture_level: AtomicI32,
     playback_level: AtomicI32,
     orders: SyncSender<Order>,
@@ -111,6 +115,7 @@ impl Endpoint {
             level_names,
             open_gates: Mutex::default(),
             talking: AtomicBool::new(false),
+            toning: AtomicBool::new(false),
             capture_level: AtomicI32::new(floor),
             playback_level: AtomicI32::new(floor),
             orders,
@@ -158,6 +163,11 @@ impl Endpoint {
     /// Has [`Input::Drained`] said once everything has sounded.
     pub fn tell_when_drained(&self) {
         self.order(Order::TellWhenDrained);
+    }
+
+    /// Sounds the arming tone over everything else, or stops it.
+    pub fn sound_tone(&self, sounds: bool) {
+        self.toning.store(sounds, Ordering::Release);
     }
 
     fn order(&self, order: Order) {
@@ -322,6 +332,7 @@ pub fn playback_thread(
     // From when on it plays; a port that is not keyed does not, lest sound go to a transmitter that is receiving.
     let mut on_air = (!plan.is_port).then(Mono::default);
     let mut draining = false;
+    let mut played = 0u64;
     let mut sounding: VecDeque<Vec<(ChannelId, Frame)>> = VecDeque::with_capacity(KEPT + 1);
     with_device(endpoint, &part, events, &mut open, |mut device| {
         loop {
@@ -378,7 +389,13 @@ pub fn playback_thread(
                     }
                 }
             }
-            let frame = mixed(&mut mixer, &frames, gain(plan, endpoint));
+            let mut frame = mixed(&mut mixer, &frames, gain(plan, endpoint));
+            if endpoint.toning.load(Ordering::Acquire) {
+                mixer.add(&frame, Gain::UNITY);
+                mixer.add(&ARMING_TONE.frame(played), Gain::UNITY);
+                frame = mixer.take();
+            }
+            played += FRAME as u64;
             sounding.push_back(frames);
             if sounding.len() > KEPT {
                 sounding.pop_front();

@@ -16,6 +16,7 @@ use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// What the executor works with.
@@ -65,7 +66,15 @@ pub struct Executor {
     reported: BTreeMap<String, Option<String>>,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
+    /// What pages are shown is not the newest any more.
+    stale: bool,
+    /// When pages may be shown something again.
+    show_at: Mono,
 }
+
+/// Pages are shown news no more often than this: making the view takes longer the more channels there are, and grants
+/// do not wait for it.
+const SHOW_PERIOD: Duration = Duration::from_millis(50);
 
 impl Executor {
     /// A core that has started: inputs that are active already are faults (E3).
@@ -79,6 +88,8 @@ impl Executor {
             last_reply: 0,
             reported: BTreeMap::new(),
             failed_gates: Vec::new(),
+            stale: true,
+            show_at: Mono::default(),
         };
         executor.record(Record::new(Action::SystemStart));
         executor.find_active_inputs();
@@ -89,13 +100,17 @@ impl Executor {
     pub fn turn(&mut self) {
         self.read_lines();
         self.run_timers();
-        self.publish();
+        let now = self.now();
+        if self.stale && now >= self.show_at {
+            (self.stale, self.show_at) = (false, now + SHOW_PERIOD);
+            self.publish();
+        }
     }
 
     /// When [`Executor::turn`] is due without an event.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.control.next_timeout()
+        self.control.next_timeout().into_iter().chain(self.stale.then_some(self.show_at)).min()
     }
 
     /// How many parts have said whether they are up.
@@ -177,6 +192,7 @@ impl Executor {
     }
 
     fn part(&mut self, part: String, why: Option<String>) {
+        self.stale = true;
         let before = self.reported.insert(part.clone(), why.clone());
         let (action, detail) = match &why {
             Some(why) => {
@@ -264,6 +280,7 @@ impl Executor {
     fn apply(&mut self) {
         self.failed_gates.clear();
         while let Some(effect) = self.control.next_effect() {
+            self.stale = true;
             match effect {
                 Effect::Audit(record) => self.record(record),
                 Effect::ShutGate { channel, burst, cut } => {
@@ -316,6 +333,11 @@ impl Executor {
                 Effect::EndPlay { session, .. } => {
                     if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
                         endpoint.tell_when_drained();
+                    }
+                }
+                Effect::Tone { session, sounds } => {
+                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
+                        endpoint.sound_tone(sounds);
                     }
                 }
                 Effect::Line { line, active, .. } => {
@@ -375,12 +397,6 @@ impl Executor {
             "emergency": emergency,
             "degraded": degraded,
         });
-        self.parts.live.send_if_modified(|shown| {
-            let changed = *shown != view;
-            if changed {
-                *shown = view;
-            }
-            changed
-        });
+        self.parts.live.send_replace(view);
     }
 }

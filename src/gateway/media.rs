@@ -175,11 +175,9 @@ impl MediaThread {
                     return;
                 }
                 more = self.read_datagrams();
-                let now = Instant::now();
-                if self.sfu.next_timeout().is_some_and(|at| now >= at) {
-                    let socket = &self.socket;
-                    self.sfu.handle_timeout(now, &mut |datagram, to| send(socket, datagram, to));
-                }
+                // Always: a command may have left something to be sent, such as the last word of a closed transport.
+                let socket = &self.socket;
+                self.sfu.handle_timeout(Instant::now(), &mut |datagram, to| send(socket, datagram, to));
                 while let Some(event) = self.sfu.poll_event() {
                     self.tell(event);
                 }
