@@ -24,6 +24,7 @@ use crate::net::token::{Identity, Tokens};
 use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
+use axum::serve::ListenerExt;
 use config::Config;
 use control_loop::Queues;
 use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
@@ -175,6 +176,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
     let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
+    // A push is one small segment; it must not wait until the client has acknowledged the one before.
+    let http = http.tap_io(|stream| {
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!("a connection keeps its delay: {e}");
+        }
+    });
     let server = axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>());
     tokio::select! {
         served = server => served.context("the web server ended")?,

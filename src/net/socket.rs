@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The largest message a client may send, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// What a session keeps to read into, in bytes: requests are far smaller, and a box has hundreds of sessions.
+const READ_BUFFER: usize = 4 * 1024;
 /// Messages that may wait for a slow client before its session is ended.
 const OUT_QUEUE: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -120,6 +122,8 @@ pub async fn upgrade(
     ws.protocols(["voiceping"])
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
         .on_upgrade(move |socket| run(socket, session, identity, sockets.events))
 }
 
