@@ -216,12 +216,13 @@ impl Control {
         }
     }
 
-    pub(super) fn heard(&mut self, burst: BurstId, at: Mono) {
+    pub(super) fn heard(&mut self, burst: BurstId, channel: &ChannelId, at: Mono) {
         for held in self.channels.values_mut().filter_map(|c| c.burst.as_mut()).filter(|b| b.id == burst) {
             held.last_media = held.last_media.max(at);
         }
         if let Some(emergency) = self.emergency.as_mut().filter(|e| e.burst == burst) {
             emergency.last_media = emergency.last_media.max(at);
+            emergency.heard.insert(channel.clone(), at);
         }
     }
 

@@ -45,7 +45,7 @@ impl Control {
         }
         let s = self.sessions.get_mut(&session).expect("just added");
         s.local = Some(source);
-        s.capture_works = false;
+        (s.capture_works, s.playback_works) = (false, false);
     }
 
     fn add_session(
@@ -72,6 +72,7 @@ impl Control {
                 sources: BTreeMap::new(),
                 local: None,
                 capture_works: true,
+                playback_works: true,
                 armed: None,
             },
         );
@@ -162,7 +163,7 @@ impl Control {
         self.push(to, push);
     }
 
-    fn user_count(&self, channel: &ChannelId) -> usize {
+    pub(super) fn user_count(&self, channel: &ChannelId) -> usize {
         let members = self.channels[channel].members.iter();
         members.filter_map(|s| self.sessions.get(s)).map(|s| &s.user).collect::<BTreeSet<_>>().len()
     }
@@ -246,6 +247,12 @@ impl Control {
     pub(super) fn capture(&mut self, session: SessionId, works: bool) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.capture_works = works;
+        }
+    }
+
+    pub(super) fn playback(&mut self, session: SessionId, works: bool) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.playback_works = works;
         }
     }
 

@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out of it.
 
+use super::Receipt;
 use crate::base::{BurstId, ChannelId, LineName, Mono, Record, ReplyId, Role, SessionId, SourceId, UserId};
 use std::time::Duration;
 
@@ -114,10 +115,12 @@ pub enum Input {
         /// Which one.
         source: SourceId,
     },
-    /// The newest packet that the gate saw of a burst (F10).
+    /// The newest packet that a gate saw of a burst (F10).
     Heard {
         /// Which burst.
         burst: BurstId,
+        /// On which channel.
+        channel: ChannelId,
         /// When.
         at: Mono,
     },
@@ -193,6 +196,13 @@ pub enum Input {
     },
     /// The capture device of a desk or port works, or does not (F10).
     Capture {
+        /// The desk's or port's session.
+        session: SessionId,
+        /// True if it works.
+        works: bool,
+    },
+    /// The playback device of a desk or port works, or does not (E10).
+    Playback {
         /// The desk's or port's session.
         session: SessionId,
         /// True if it works.
@@ -392,6 +402,11 @@ pub enum Push {
         name: String,
         /// The member's channel.
         channel: ChannelId,
+    },
+    /// `emergency-broadcast-receipt`: what the broadcast reaches, to the broadcaster (E9).
+    EmergencyReceipt {
+        /// Every channel of the event.
+        channels: Vec<Receipt>,
     },
     /// `force-disconnect`
     ForceDisconnect {

@@ -15,12 +15,14 @@ mod hold;
 mod members;
 mod message;
 mod radio;
+mod readiness;
 mod squelch;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use message::{Answer, ChannelState, Effect, Holder, Input, Interruption, Push, Refusal};
+pub use readiness::{RadioState, Reach, Readiness, Receipt};
 
 use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -144,6 +146,8 @@ struct Session {
     local: Option<SourceId>,
     /// False: a desk or port without a working capture device (F10).
     capture_works: bool,
+    /// False: a desk or port without a working playback device (E10).
+    playback_works: bool,
     /// When the client said that its emergency button went down (E2).
     armed: Option<Mono>,
 }
@@ -237,7 +241,7 @@ impl Control {
             Input::Media { session, channel, reply } => self.admit_media(session, channel.as_ref(), reply),
             Input::SourceOpened { session, channel, source } => self.source_opened(session, &channel, source),
             Input::SourceClosed { source } => self.source_closed(source),
-            Input::Heard { burst, at } => self.heard(burst, at),
+            Input::Heard { burst, channel, at } => self.heard(burst, &channel, at),
             Input::GateFailed { channel, burst } => self.gate_failed(&channel, burst),
             Input::ForceDisconnect { session, target, reason, reply } => {
                 self.force_disconnect(session, &target, reason, reply);
@@ -251,6 +255,7 @@ impl Control {
             Input::ActiveAtStart { line } => self.active_at_start(&line),
             Input::Voice { session, active, stamp } => self.carrier(session, active, stamp),
             Input::Capture { session, works } => self.capture(session, works),
+            Input::Playback { session, works } => self.playback(session, works),
             Input::Drained { session, at } => self.drained(session, at),
         }
         self.settle();

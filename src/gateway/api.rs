@@ -49,6 +49,7 @@ pub fn routes(api: Api) -> Router {
     Router::new()
         .route("/api/panel", get(panel))
         .route("/api/panel/live", get(panel_live))
+        .route("/api/readiness", get(readiness))
         .route("/api/stats", get(stats))
         .route("/api/sim/lines", get(lines))
         .route("/api/sim/lines/{name}", post(move_line))
@@ -108,6 +109,11 @@ fn view(api: &Api) -> Value {
         .collect::<serde_json::Map<_, _>>()
         .into();
     view
+}
+
+/// What an emergency broadcast would reach (E10).
+async fn readiness(State(api): State<Api>) -> Json<Value> {
+    Json(api.live.borrow()["readiness"].clone())
 }
 
 async fn stats(State(api): State<Api>) -> Json<Value> {

@@ -210,6 +210,7 @@ fn with_device<D>(
     endpoint: &Endpoint,
     part: &str,
     events: &tokio::sync::mpsc::Sender<Event>,
+    works: impl Fn(bool) -> Input,
     mut open: impl FnMut() -> Result<D, AudioError>,
     mut run: impl FnMut(D) -> Option<AudioError>,
 ) {
@@ -217,6 +218,7 @@ fn with_device<D>(
     let mut tell = |why: Option<String>| {
         if told.as_ref() != Some(&why) {
             told = Some(why.clone());
+            report(events, Event::Input(works(why.is_none())));
             report(events, Event::Part { part: part.to_owned(), why });
         }
     };
@@ -254,15 +256,14 @@ pub fn capture_thread(
     let (mut was_talking, mut voice) = (false, false);
     let (mut sequence, mut timestamp) = (0u64, 0u32);
     let mut packet = [0; MAX_PACKET];
-    with_device(endpoint, &part, events, &mut open, |mut device| {
-        report(events, Event::Input(Input::Capture { session, works: true }));
+    let works = |works| Input::Capture { session, works };
+    with_device(endpoint, &part, events, works, &mut open, |mut device| {
         let mut frame = [0i16; FRAME];
         loop {
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }
             if let Err(e) = device.read(&mut frame) {
-                report(events, Event::Input(Input::Capture { session, works: false }));
                 return Some(e);
             }
             let stamp = mono_now() - FRAME_TIME;
@@ -334,7 +335,8 @@ pub fn playback_thread(
     let mut draining = false;
     let mut played = 0u64;
     let mut sounding: VecDeque<Vec<(ChannelId, Frame)>> = VecDeque::with_capacity(KEPT + 1);
-    with_device(endpoint, &part, events, &mut open, |mut device| {
+    let works = |works| Input::Playback { session, works };
+    with_device(endpoint, &part, events, works, &mut open, |mut device| {
         loop {
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;

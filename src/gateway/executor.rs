@@ -146,10 +146,10 @@ impl Executor {
         if self.control.next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        for count in self.parts.gates.counts() {
+        for count in self.parts.gates.counts().into_iter().filter(|count| count.open) {
             if let Some(at) = count.last_packet {
-                let at = now - at.elapsed();
-                self.control.handle(Input::Heard { burst: count.burst, at }, now);
+                let (burst, channel, at) = (count.burst, count.channel, now - at.elapsed());
+                self.control.handle(Input::Heard { burst, channel, at }, now);
             }
         }
         self.control.handle_timeout(now);
@@ -396,6 +396,8 @@ impl Executor {
             "channels": wire::states(&self.control.states(), clock),
             "emergency": emergency,
             "degraded": degraded,
+            "readiness": wire::readiness(&self.control.readiness()),
+            "receipt": wire::receipts(self.control.receipt()),
         });
         self.parts.live.send_replace(view);
     }

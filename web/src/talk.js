@@ -43,6 +43,7 @@ const state = {
   channels: {},
   emergency: null,
   emergencyPhase: 'idle',
+  receipt: null, // what the own broadcast reaches, as the gateway tells it
   banner: null, // { kind: 'problem' | 'emergency', text }
   messages: [],
 };
@@ -193,6 +194,10 @@ function pushed(type, data, error) {
     case 'emergency-broadcast-stop':
       emergencyStopped(data);
       break;
+    case 'emergency-broadcast-receipt':
+      state.receipt = data.channels;
+      changed();
+      break;
     case 'force-disconnect':
       dismiss(data.reason ? `You were disconnected: ${data.reason}` : 'You were disconnected.');
       break;
@@ -294,6 +299,7 @@ function emergencyStopped({ dispatchUserId, dispatchUserName }) {
     emergency.stopped('The gateway ended the emergency broadcast. Release the button.');
   }
   if (state.emergency && dispatchUserId !== state.userId) page.say(`Emergency broadcast by ${dispatchUserName} is over`);
+  state.receipt = null;
   state.emergency = null;
   changed();
 }
