@@ -148,7 +148,7 @@ impl World {
             role: role.parse().unwrap(),
             channels: all.map(Into::into).to_vec(),
         };
-        self.executor.socket(SocketEvent::Opened { session, identity, out });
+        self.executor.socket(SocketEvent::Opened { session, identity, resume: None, out });
         self.people.push(Person { session, inbox, replies: Vec::new(), seen: Vec::new() });
         let who = self.people.len() - 1;
         for channel in channels {

@@ -2,10 +2,22 @@
 
 use super::floor::unknown_channel;
 use super::{Answer, Control, Effect, Interruption, Push, Refusal, Session, User};
-use crate::base::{Action, ChannelId, ReplyId, Role, SessionId, UserId};
+use crate::base::{Action, ChannelId, Mono, ReplyId, Role, SessionId, UserId};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// How long a lost session's memberships wait for it.
+pub(super) const RESUME: Duration = Duration::from_secs(30);
+
+/// A session that was lost and may come back.
+#[derive(Debug)]
+pub(super) struct Lost {
+    user: UserId,
+    /// In the order of joining (E6).
+    joined: Vec<ChannelId>,
+    until: Mono,
+}
 
 /// How many channels one session may monitor at once.
 fn join_limit(role: Role) -> usize {
@@ -114,10 +126,16 @@ impl Control {
         if self.emergency.as_ref().is_some_and(|e| e.session == session) {
             self.end_emergency("session-closed", None);
         }
-        let joined: Vec<_> = self.sessions[&session].joined.keys().cloned().collect();
-        for channel in joined {
-            self.remove_member(session, &channel, "user-disconnected");
+        let mut joined: Vec<_> = self.sessions[&session].joined.iter().map(|(c, rank)| (*rank, c.clone())).collect();
+        joined.sort();
+        let joined: Vec<_> = joined.into_iter().map(|(_, channel)| channel).collect();
+        for channel in &joined {
+            self.remove_member(session, channel, "user-disconnected");
         }
+        let now = self.now;
+        self.lost.retain(|_, lost| now < lost.until);
+        let (user, until) = (self.sessions[&session].user.clone(), now + RESUME);
+        self.lost.insert(session, Lost { user, joined, until });
         if let Some(s) = self.sessions.remove(&session)
             && let Some(user) = self.users.get_mut(&s.user)
         {
@@ -127,6 +145,29 @@ impl Control {
                 self.locked_out.retain(|(u, _), _| *u != s.user);
             }
         }
+    }
+
+    /// Gives a new session the memberships of the one that it continues, never its floor. `lost` may still be open: a
+    /// client knows of a dead network before we do.
+    pub(super) fn resume(&mut self, session: SessionId, lost: Option<SessionId>) {
+        let Some(user) = self.sessions.get(&session).map(|s| s.user.clone()) else { return };
+        let own = |of: &UserId| *of == user;
+        if let Some(lost) =
+            lost.filter(|lost| *lost != session && self.sessions.get(lost).is_some_and(|s| own(&s.user)))
+        {
+            self.close_session(lost, "resumed");
+            let reason = "This session continues on another connection.".to_owned();
+            self.emit(Effect::Close { session: lost, reason });
+        }
+        let lost = lost.filter(|lost| self.lost.get(lost).is_some_and(|l| own(&l.user) && self.now < l.until));
+        let mut resumed = Vec::new();
+        for channel in lost.and_then(|lost| self.lost.remove(&lost)).map(|lost| lost.joined).unwrap_or_default() {
+            if self.try_join(session, &channel).is_ok() {
+                resumed.push(channel);
+            }
+        }
+        let states = resumed.iter().map(|channel| self.state(channel)).collect();
+        self.push(vec![session], Push::Session { session, resumed: states });
     }
 
     /// Ends the session's burst on the channel, takes it out, tells the others.

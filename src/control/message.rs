@@ -20,6 +20,13 @@ pub enum Input {
         /// Channels that the token allows.
         allowed: Vec<ChannelId>,
     },
+    /// A session says which one it continues; said once, right after [`Input::Open`].
+    Resume {
+        /// The new session.
+        session: SessionId,
+        /// The one it continues; `None` for a client's first one.
+        lost: Option<SessionId>,
+    },
     /// A session ended.
     Close {
         /// Which one.
@@ -346,6 +353,13 @@ pub enum Push {
         channels: Vec<(ChannelId, String)>,
         /// The participant's role.
         role: Role,
+    },
+    /// `session`: how the session may be continued within 30 s, and what it continues itself.
+    Session {
+        /// The session.
+        session: SessionId,
+        /// The floors of the channels that it is a member of again.
+        resumed: Vec<ChannelState>,
     },
     /// `channel-state`: somebody came or went.
     Member {

@@ -180,6 +180,8 @@ pub struct Control {
     emergency: Option<emergency::Emergency>,
     desks: Vec<desk::Desk>,
     ports: Vec<radio::Port>,
+    /// Sessions that may come back within [`members::RESUME`].
+    lost: BTreeMap<SessionId, members::Lost>,
     /// Talkers that ran into their limit, and when (F9).
     locked_out: BTreeMap<(UserId, ChannelId), Mono>,
     /// Banned until; `None` is for ever.
@@ -207,6 +209,7 @@ impl Control {
             emergency: None,
             desks: settings.desks.iter().cloned().map(desk::Desk::new).collect(),
             ports: settings.ports.iter().cloned().map(radio::Port::new).collect(),
+            lost: BTreeMap::new(),
             locked_out: BTreeMap::new(),
             bans: BTreeMap::new(),
             last_burst: 0,
@@ -227,6 +230,7 @@ impl Control {
         self.now = self.now.max(now);
         match input {
             Input::Open { session, user, name, role, allowed } => self.open_session(session, user, name, role, allowed),
+            Input::Resume { session, lost } => self.resume(session, lost),
             Input::Close { session, cause } => self.close_session(session, cause),
             Input::Join { session, channel, reply } => self.join(session, &channel, reply),
             Input::Leave { session, channel, reply } => self.leave(session, &channel, reply),

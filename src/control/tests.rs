@@ -173,6 +173,11 @@ fn line(effect: &Effect) -> String {
             Answer::Left { .. } | Answer::Done => "reply done".into(),
         },
         Effect::Push { to, push } => match push {
+            Push::Session { resumed, .. } => {
+                let one =
+                    |s: &ChannelState| format!(" {}:{}", s.channel, s.holder.as_ref().map_or("idle", |h| &h.name));
+                format!("push {} session{}", sessions(to), resumed.iter().map(one).collect::<String>())
+            }
             Push::ChannelList { .. } => format!("push {} channel-list", sessions(to)),
             Push::Member { action, .. } => format!("push {} {action}", sessions(to)),
             Push::SpeakerChanged { state } => {
@@ -328,6 +333,50 @@ fn f13_every_socket_of_an_interrupted_user_hears_of_it() {
     w.open(SessionId(13), "Gina", Role::General);
     w.press(GINA, "ops", false);
     assert!(has(&w.press(DANA, "ops", true), "push s11,s13 interrupted"));
+}
+
+#[test]
+fn a_session_that_comes_back_gets_its_memberships_in_their_order_and_never_the_floor() {
+    let mut w = World::new();
+    let again = SessionId(41);
+    w.join(GINA, "medical");
+    w.press(GINA, "ops", false);
+    w.tell(Input::Close { session: GINA, cause: "connection-lost" });
+    w.pass(29_000);
+    w.open(again, "Gina", Role::General);
+    let lines = w.tell(Input::Resume { session: again, lost: Some(GINA) });
+    assert!(has(&lines, "push s41 session ops:idle medical:idle"), "{lines:#?}");
+    assert!(has(&lines, "push s12,s21,s22,s31 user-joined"), "{lines:#?}");
+    assert!(w.control.join_rank(again, &"ops".into()) < w.control.join_rank(again, &"medical".into()), "E6");
+    assert_eq!(w.holder("ops"), None);
+    // Once only, and only by the same user.
+    let lines = w.tell(Input::Resume { session: GREG, lost: Some(GINA) });
+    assert_eq!(lines, ["push s12 session"]);
+}
+
+#[test]
+fn memberships_wait_for_30_s_and_for_their_own_user() {
+    let mut w = World::new();
+    w.tell(Input::Close { session: GINA, cause: "connection-lost" });
+    assert_eq!(w.tell(Input::Resume { session: GREG, lost: Some(GINA) }), ["push s12 session"]);
+    w.pass(30_000);
+    w.open(SessionId(41), "Gina", Role::General);
+    assert_eq!(w.tell(Input::Resume { session: SessionId(41), lost: Some(GINA) }), ["push s41 session"]);
+}
+
+#[test]
+fn a_session_that_comes_back_before_its_loss_was_noticed_takes_the_place_of_the_old_one() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    w.open(SessionId(41), "Gina", Role::General);
+    let lines = w.tell(Input::Resume { session: SessionId(41), lost: Some(GINA) });
+    assert!(has(&lines, "audit ptt.stop gina ops user-disconnected"), "{lines:#?}");
+    assert!(has(&lines, "push s41 session ops:idle"), "{lines:#?}");
+    assert!(has(&lines, "close s11"), "{lines:#?}");
+    assert_eq!(w.holder("ops"), None);
+    // Nobody continues somebody else's session.
+    let lines = w.tell(Input::Resume { session: SessionId(41), lost: Some(GREG) });
+    assert_eq!(lines, ["push s41 session"]);
 }
 
 #[test]

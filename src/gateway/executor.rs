@@ -3,15 +3,16 @@
 
 use super::Event;
 use super::endpoint::Endpoint;
+use super::limits::{self, Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use crate::audit::{Audit, Stamped};
 use crate::base::clock::wall_now;
-use crate::base::{Action, ChannelId, Mono, Record, ReplyId, SessionId, UserId};
+use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId};
 use crate::control::{Control, Effect, Input, Refusal, Settings};
 use crate::hardware::gpio::{Direction, LineEvent, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::SfuEvent;
-use crate::net::socket::{Outgoing, SocketEvent};
+use crate::net::socket::{Admission, Outgoing, SocketEvent};
 use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -54,7 +55,13 @@ struct Pending {
 struct Client {
     user: UserId,
     out: mpsc::Sender<Outgoing>,
+    pace: Pace,
+    /// Refusals that wait to be said.
+    late: usize,
 }
+
+/// Refusals of one session that may wait to be said; further ones are said at once.
+const LATE: usize = 256;
 
 /// The core with everything that its effects reach.
 pub struct Executor {
@@ -63,6 +70,9 @@ pub struct Executor {
     clients: HashMap<SessionId, Client>,
     pending: HashMap<ReplyId, Pending>,
     last_reply: u64,
+    arrivals: Arrivals,
+    /// Refusals that are said later, lest whoever asks too often ask even more often.
+    late: BTreeMap<(Mono, ReplyId), (SessionId, String)>,
     reported: BTreeMap<String, Option<String>>,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
@@ -86,6 +96,8 @@ impl Executor {
             clients: HashMap::new(),
             pending: HashMap::new(),
             last_reply: 0,
+            arrivals: Arrivals::default(),
+            late: BTreeMap::new(),
             reported: BTreeMap::new(),
             failed_gates: Vec::new(),
             stale: true,
@@ -100,6 +112,7 @@ impl Executor {
     pub fn turn(&mut self) {
         self.read_lines();
         self.run_timers();
+        self.say_late();
         let now = self.now();
         if self.stale && now >= self.show_at {
             (self.stale, self.show_at) = (false, now + SHOW_PERIOD);
@@ -110,7 +123,9 @@ impl Executor {
     /// When [`Executor::turn`] is due without an event.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.control.next_timeout().into_iter().chain(self.stale.then_some(self.show_at)).min()
+        let late = self.late.keys().next().map(|(due, _)| *due);
+        let show = self.stale.then_some(self.show_at);
+        [self.control.next_timeout(), late, show].into_iter().flatten().min()
     }
 
     /// How many parts have said whether they are up.
@@ -216,14 +231,18 @@ impl Executor {
     /// Takes one event from a socket.
     pub fn socket(&mut self, event: SocketEvent) {
         match event {
-            SocketEvent::Admit { user, answer } => drop(answer.send(!self.control.is_banned(&user, self.now()))),
+            SocketEvent::Admit { user, role, answer } => drop(answer.send(self.admit(&user, role))),
             SocketEvent::Refused { why } => {
                 self.record(Record::new(Action::AuthDenied).with(json!({ "why": why })));
             }
-            SocketEvent::Opened { session, identity, out } => {
-                self.clients.insert(session, Client { user: identity.user.clone(), out });
+            SocketEvent::Opened { session, identity, resume, out } => {
+                let client = Client { user: identity.user.clone(), out, pace: Pace::default(), late: 0 };
+                self.clients.insert(session, client);
                 let (user, name, role) = (identity.user, identity.name, identity.role);
                 self.input(Input::Open { session, user, name, role, allowed: identity.channels });
+                if let Some(lost) = resume {
+                    self.input(Input::Resume { session, lost: lost.parse().ok() });
+                }
             }
             SocketEvent::Text { session, text } => self.text(session, &text),
             SocketEvent::Closed { session, cause } => {
@@ -241,6 +260,11 @@ impl Executor {
         self.last_reply += 1;
         let reply = ReplyId(self.last_reply);
         let wire::Envelope { id, request } = wire::parse(text, session, reply);
+        if !request.as_ref().is_ok_and(Request::is_exempt_from_limits)
+            && let Some(too_fast) = self.too_fast(session)
+        {
+            return self.refuse_late(session, reply, id.as_ref(), too_fast);
+        }
         match request {
             Ok(Request::Ping) => {
                 if let Some(id) = id {
@@ -256,6 +280,52 @@ impl Executor {
                 self.input(Input::Media { session, channel, reply });
             }
             Err(refusal) => self.send(session, wire::error(id.as_ref(), &refusal)),
+        }
+    }
+
+    fn admit(&mut self, user: &UserId, role: Role) -> Admission {
+        let now = self.now();
+        if self.control.is_banned(user, now) {
+            return Admission::Banned;
+        }
+        match self.arrivals.take(user, limits::channels_at_once(role), now) {
+            Ok(()) => Admission::Yes,
+            Err(retry_after) => {
+                let record = Record::new(Action::RateLimitBlock).to(user);
+                self.record(record.with(json!({ "retryAfterMs": retry_after.as_millis() as u64 })));
+                Admission::TooMany { retry_after }
+            }
+        }
+    }
+
+    fn too_fast(&mut self, session: SessionId) -> Option<TooFast> {
+        let now = self.now();
+        self.clients.get_mut(&session)?.pace.take(now).err()
+    }
+
+    /// Answers a request above the limit without carrying it out, ever later.
+    fn refuse_late(&mut self, session: SessionId, reply: ReplyId, id: Option<&Value>, too_fast: TooFast) {
+        let now = self.now();
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let wait = if client.late < LATE { too_fast.answer_after } else { Duration::ZERO };
+        client.late += 1;
+        let user = client.user.clone();
+        if too_fast.is_first {
+            self.record(Record::new(Action::RateLimitHit).to(&user).with(json!({ "session": session.to_string() })));
+        }
+        let retry_ms = too_fast.retry_after.as_millis();
+        let refusal = Refusal::new("rate-limited", format!("Too many requests. Try again in {retry_ms} ms."));
+        self.late.insert((now + wait, reply), (session, wire::error(id, &refusal)));
+    }
+
+    fn say_late(&mut self) {
+        let now = self.now();
+        while let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (session, text) = entry.remove();
+            if let Some(client) = self.clients.get_mut(&session) {
+                client.late -= 1;
+            }
+            self.send(session, text);
         }
     }
 

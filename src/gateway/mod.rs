@@ -7,6 +7,7 @@ pub mod config;
 pub mod control_loop;
 pub mod endpoint;
 pub mod executor;
+pub mod limits;
 pub mod media;
 
 use crate::audit;

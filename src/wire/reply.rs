@@ -162,6 +162,9 @@ pub fn push(push: &Push, clock: WallClock) -> String {
                 "globalRole": if *role == Role::Admin { "ADMIN" } else { "USER" },
             }),
         ),
+        Push::Session { session, resumed } => {
+            message("session", json!({ "sessionId": session.to_string(), "resumed": states(resumed, clock) }))
+        }
         Push::Member { state: s, action, user, name, user_count } => {
             let extra = json!({ "action": action, "userId": user.as_str(), "userName": name, "userCount": user_count });
             message("channel-state", with(state(s, clock), extra))

@@ -30,6 +30,24 @@ pub enum Request {
     Ping,
 }
 
+impl Request {
+    /// True for emergency traffic and releases: no limit may hold them up.
+    #[must_use]
+    pub fn is_exempt_from_limits(&self) -> bool {
+        match self {
+            Request::Core(input) => matches!(
+                **input,
+                Input::Release { .. }
+                    | Input::Leave { .. }
+                    | Input::Arm { .. }
+                    | Input::StartEmergency { .. }
+                    | Input::StopEmergency { .. }
+            ),
+            Request::Media { .. } | Request::Ping => false,
+        }
+    }
+}
+
 /// A media request, with the message's `data` as it came.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MediaOp {

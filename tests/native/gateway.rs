@@ -81,6 +81,21 @@ impl Gateway {
         Ok(String::from_utf8(made.stdout)?.trim().to_owned())
     }
 
+    /// Waits until the audit has rows for which `condition` holds, and counts them.
+    pub async fn audited(&self, condition: &str) -> Result<u32> {
+        let audit = rusqlite::Connection::open(self.state.path().join("audit.sqlite"))?;
+        let count = format!("SELECT count(*) FROM audit WHERE {condition}");
+        let deadline = Instant::now() + START;
+        loop {
+            let rows: u32 = audit.query_row(&count, [], |row| row.get(0))?;
+            if rows > 0 {
+                return Ok(rows);
+            }
+            ensure!(Instant::now() < deadline, "the audit has no row where {condition}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What `GET /api/stats` says.
     pub async fn stats(&self) -> Result<Value> {
         let mut stream = TcpStream::connect(&self.http).await?;

@@ -32,6 +32,7 @@ const channels = new Map(); // id -> Channel, in the order of the gateway's list
 let track = null; // the microphone's
 let dismissed = false; // sent away by the gateway: no reconnection
 let attempts = 0;
+let sessionId = ''; // the connection that the next one continues
 
 const state = {
   connected: false,
@@ -106,7 +107,7 @@ window.addEventListener('hashchange', () => location.reload());
 
 function connect() {
   const link = { joining: Promise.resolve(), joined: new Set() };
-  const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`;
+  const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws?resume=${sessionId}`;
   const isCurrent = () => page.link === link;
   link.signal = new Signal(url, token, {
     opened() {
@@ -173,6 +174,9 @@ function pushed(type, data, error) {
     case 'channel-list':
       state.role = effectiveRole(data);
       setChannels(data.channels, data.channelNames ?? {});
+      break;
+    case 'session':
+      sessionId = data.sessionId;
       break;
     case 'permission-update':
       setChannels(data.channels, {});
