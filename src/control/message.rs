@@ -528,10 +528,11 @@ impl Effect {
             Effect::ShutGate { .. } => 1,
             Effect::Push { push: Push::Interrupted { .. }, .. } => 2,
             Effect::OpenGate { .. } => 3,
-            Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Push { .. } | Effect::Leave { .. } => 4,
-            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 5,
-            Effect::Tone { .. } | Effect::Line { keys: false, .. } => 6,
-            Effect::Close { .. } => 7,
+            Effect::Reply { .. } | Effect::AdmitMedia { .. } => 4, // before hundreds of pushes: somebody holds a button
+            Effect::Push { .. } | Effect::Leave { .. } => 5,
+            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 6,
+            Effect::Tone { .. } | Effect::Line { keys: false, .. } => 7,
+            Effect::Close { .. } => 8,
         }
     }
 }

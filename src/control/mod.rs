@@ -5,7 +5,7 @@
 //! come with the time they happened, effects go out in a fixed order.
 //!
 //! **Invariant:** at most one holder a channel (F1). **Invariant:** the effects of one input leave
-//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, tell everybody, key,
+//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, reply, tell everybody, key,
 //! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
 
 mod desk;

@@ -224,8 +224,8 @@ fn f2_an_idle_channel_is_granted_and_everybody_else_is_told() {
         [
             "audit ptt.start gina ops",
             "open ops b1 p113",
-            "push s12,s21,s22,s31 speaker ops Gina",
             "reply Gina",
+            "push s12,s21,s22,s31 speaker ops Gina",
             "line desk.tally.ops on"
         ]
     );
@@ -250,8 +250,8 @@ fn f3_a_dispatcher_cuts_in_and_the_effects_come_in_their_order() {
             "shut ops b1 cut",
             "push s11 interrupted preempted: Dispatch Dana has priority",
             "open ops b2 p213",
-            "push s11,s12,s22,s31 speaker ops Dana",
-            "reply Dana"
+            "reply Dana",
+            "push s11,s12,s22,s31 speaker ops Dana"
         ]
     );
 }
