@@ -285,7 +285,11 @@ impl MediaThread {
             }
             MediaOp::Consume(data) => {
                 let capabilities = field(&data, "rtpCapabilities")?;
-                let (transport, producer) = (text(&data, "transportId"), text(&data, "producerId"));
+                let transport = match data["transportId"].as_str() {
+                    Some(transport) => transport.to_owned(),
+                    None => self.sfu.receiving_transport(session).map_err(refused)?,
+                };
+                let producer = text(&data, "producerId");
                 let made =
                     self.sfu.consume(session, &transport, &channel, &producer, rank, &capabilities).map_err(refused)?;
                 Ok(json!(made))
