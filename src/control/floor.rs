@@ -253,6 +253,19 @@ impl Control {
         (limit, silence)
     }
 
+    /// When the first holder will have been silent for too long (F10). Whoever takes time further reads what has
+    /// arrived first.
+    #[must_use]
+    pub fn silence_due(&self) -> Option<Mono> {
+        match &self.emergency {
+            Some(e) => self.is_network(e.session).then(|| e.last_media + MEDIA_TIMEOUT),
+            None => {
+                let bursts = self.channels.values().filter_map(|c| c.burst.as_ref());
+                bursts.filter_map(|b| self.limits(b).1).min()
+            }
+        }
+    }
+
     pub(super) fn floor_due(&self) -> impl Iterator<Item = Mono> {
         let bursts = self.channels.values().filter_map(|c| c.burst.as_ref()).filter(|_| self.emergency.is_none());
         bursts.flat_map(|b| {
