@@ -214,6 +214,12 @@ impl Control {
         for session in self.sessions.values_mut() {
             session.sources.retain(|_, s| *s != source);
         }
+        let Some(e) = self.emergency.as_ref().filter(|e| e.source == Some(source)) else { return };
+        let next = self.emergency_source(e.session, &e.user);
+        if let Some(e) = self.emergency.as_mut() {
+            e.source = next; // E5: another one, or the next one that is made
+        }
+        self.reopen_emergency_gates();
     }
 
     pub(super) fn heard(&mut self, burst: BurstId, channel: &ChannelId, at: Mono) {

@@ -3,7 +3,7 @@
 use super::Event;
 use crate::base::{ChannelId, ReplyId, SessionId, SourceId, UserId};
 use crate::control::Refusal;
-use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError};
+use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError, SfuEvent};
 use crate::wire::MediaOp;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -197,8 +197,14 @@ impl MediaThread {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Request(request) => self.request(*request),
-                Command::CloseSession(session) => drop(self.sfu.close_session(session)),
-                Command::Leave(session, channel) => drop(self.sfu.leave(session, &channel)),
+                Command::CloseSession(session) => {
+                    let gone = self.sfu.close_session(session);
+                    self.tell_gone(gone);
+                }
+                Command::Leave(session, channel) => {
+                    let gone = self.sfu.leave(session, &channel);
+                    self.tell_gone(gone);
+                }
                 Command::Frame { source, sequence, timestamp, level, payload } => {
                     let socket = &self.socket;
                     let frame = Frame { payload: &payload, timestamp, sequence, level };
@@ -229,6 +235,12 @@ impl MediaThread {
             }
         }
         true
+    }
+
+    fn tell_gone(&self, sources: Vec<SourceId>) {
+        for source in sources {
+            self.tell(Event::Sfu(SfuEvent::SourceGone { source }));
+        }
     }
 
     fn tell(&self, event: Event) {
@@ -277,7 +289,8 @@ impl MediaThread {
                 Ok(json!({ "iceParameters": ice }))
             }
             MediaOp::CloseTransport(data) => {
-                self.sfu.close_transport(session, &text(&data, "transportId")).map_err(refused)?;
+                let gone = self.sfu.close_transport(session, &text(&data, "transportId")).map_err(refused)?;
+                self.tell_gone(gone);
                 Ok(done)
             }
             MediaOp::Produce(data) => {
