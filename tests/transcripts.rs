@@ -135,7 +135,9 @@ fn pretty(value: &Value, indent: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for item in items {
         match lines.last_mut() {
-            Some(line) if !line.contains('\n') && indent + line.len() + item.len() + 4 <= WIDTH && !item.contains('\n') => {
+            Some(line)
+                if !line.contains('\n') && indent + line.len() + item.len() + 4 <= WIDTH && !item.contains('\n') =>
+            {
                 *line += &format!(", {item}");
             }
             Some(_) | None => lines.push(item),
