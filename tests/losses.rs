@@ -227,7 +227,7 @@ async fn a_gateway_killed_in_an_emergency_comes_back_without_a_trace_of_it() -> 
     let mut mia = member(&gateway, "mia", "general", "medical").await?;
     let started = dora.signaling.ask("emergency-broadcast-start", json!({ "holdDuration": 2000 })).await?;
     assert_eq!(started["channelCount"], 4);
-    hears_more(&gateway, &mia_hears(&mut mia).await?, 25).await?;
+    hears_more(&gateway, &burst_of_dora(&mut mia).await?, 25).await?;
     gateway.audited(|row| row.action == "emergency_broadcast.start").await?;
     let token = gateway.token("dora", "dispatch", &CHANNELS.join(","))?;
     gateway.crash_and_restart().await?;
@@ -256,9 +256,32 @@ async fn a_gateway_killed_in_an_emergency_comes_back_without_a_trace_of_it() -> 
     Ok(())
 }
 
-/// The burst that the push of an emergency's talker names.
-async fn mia_hears(mia: &mut Signaling) -> Result<Value> {
-    let changed = mia.wait_push(|push| push["type"] == "speaker-changed", SOON).await?;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcaster_whose_socket_is_lost_ends_the_emergency_at_once() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    let mut dora = Talker::join(&gateway, "dora", "dispatch", "ops").await?;
+    let mut mia = member(&gateway, "mia", "general", "medical").await?;
+    dora.signaling.ask("emergency-broadcast-start", json!({ "holdDuration": 2000 })).await?;
+    hears_more(&gateway, &burst_of_dora(&mut mia).await?, 25).await?;
+    let lost = Instant::now();
+    drop(dora);
+    mia.wait_push(|push| push["type"] == "emergency-broadcast-stop", SOON).await?;
+    let took = lost.elapsed();
+    assert!(took < SLACK, "over after {took:?}");
+    press(&mut mia, "medical").await?;
+    let stop = gateway.audited(|row| row.action == "emergency_broadcast.stop").await?;
+    assert_eq!(stop.cause.as_deref(), Some("session-closed"));
+    assert_eq!(stop.detail["temporaryChannelsCleanedUp"], 3);
+    for channel in CHANNELS {
+        let expected = if channel == "medical" { json!("mia") } else { Value::Null };
+        assert_eq!(holder(&gateway, channel).await?, expected, "{channel}");
+    }
+    Ok(())
+}
+
+/// The burst of a broadcast that Dora has begun.
+async fn burst_of_dora(listener: &mut Signaling) -> Result<Value> {
+    let changed = listener.wait_push(|push| push["type"] == "speaker-changed", SOON).await?;
     assert_eq!(changed["data"]["currentSpeaker"], "dora");
     Ok(changed["data"]["burstId"].clone())
 }
