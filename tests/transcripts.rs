@@ -12,6 +12,7 @@
 //!
 //! A line goes on with lines that begin with a space. What differs from run to run is a placeholder such as
 //! `<burst:1>`: the first burst that the play names, checked for its shape, and the same value wherever it stands.
+//! Times are checked too: `<time of burst:1>` is the same in all messages about that burst, a `<duration>` is plausible.
 //!
 //! The whole play must come out as it is committed. After a change of the wire that is wanted,
 //! `REWRITE_TRANSCRIPTS=1 cargo test --test transcripts` writes the files anew; read the difference before committing it.
@@ -24,7 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use native::gateway::Gateway;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,8 @@ struct Names {
     media_port: u64,
     /// Kind and value, in the order of their first appearance within the kind.
     known: BTreeMap<&'static str, Vec<Value>>,
+    /// When each burst began, as it was said first.
+    begun: BTreeMap<String, Value>,
 }
 
 impl Names {
@@ -74,7 +77,6 @@ impl Names {
             pairs.len() == 32 && pairs.iter().all(is_pair)
         };
         let number = |from: u64, to: u64| value.as_u64().is_some_and(|n| (from..=to).contains(&n));
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let (kind, fits) = match field {
             "burstId" => ("burst", numbered('b')),
             "id" | "transportId" if numbered('t') => ("transport", true),
@@ -85,9 +87,6 @@ impl Names {
             "value" => ("fingerprint", fingerprint()),
             "port" => ("port", value.as_u64() == Some(self.media_port)),
             "ssrc" => ("ssrc", number(0, u64::from(u32::MAX))),
-            "lockTimestamp" => ("time", number(now - 60_000, now)),
-            "durationMs" => ("duration", number(0, 10_000)),
-            "remainingMs" => ("remaining", number(1, 3_000)),
             _ => return None,
         };
         fits.then_some(kind)
@@ -99,10 +98,36 @@ impl Names {
             return Value::String(name);
         }
         match value {
-            Value::Object(fields) => fields.iter().map(|(k, v)| (k.clone(), self.hide(k, v))).collect(),
+            Value::Object(fields) => {
+                let mut hidden: Map<_, _> = fields.iter().map(|(k, v)| (k.clone(), self.hide(k, v))).collect();
+                if let (Some(begun), Some(Value::String(burst))) = (fields.get("lockTimestamp"), hidden.get("burstId"))
+                    && is_recent(begun)
+                    && self.begun.entry(burst.clone()).or_insert_with(|| begun.clone()) == begun
+                {
+                    let name = format!("<time of {}", burst.trim_start_matches('<'));
+                    hidden.insert("lockTimestamp".to_owned(), Value::String(name));
+                }
+                Value::Object(hidden)
+            }
             Value::Array(items) => items.iter().map(|v| self.hide(field, v)).collect(),
+            Value::String(text) if field == "error" => Value::String(self.hide_quoted(text)),
+            Value::Number(ms) if field.ends_with("Ms") && ms.as_u64().is_some_and(|ms| (1..10_000).contains(&ms)) => {
+                Value::String("<duration>".to_owned())
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
         }
+    }
+
+    /// Puts names in place of values that stand quoted in a sentence.
+    fn hide_quoted(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (kind, values) in &self.known {
+            for (place, value) in values.iter().enumerate() {
+                let plain = value.as_str().unwrap_or_default();
+                text = text.replace(&format!("'{plain}'"), &format!("'<{kind}:{}>'", place + 1));
+            }
+        }
+        text
     }
 
     /// Puts values in place of names.
@@ -116,6 +141,12 @@ impl Names {
         }
         text
     }
+}
+
+/// True for a time since 1970, in milliseconds, of the last minute.
+fn is_recent(time: &Value) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    time.as_u64().is_some_and(|time| (now - 60_000..=now).contains(&time))
 }
 
 /// JSON on as few lines as fit, the fields of an object side by side.
@@ -231,7 +262,7 @@ impl Stage {
             config = config.replace("[event]\n", &format!("[event]\n{line}\n"));
         }
         let gateway = Gateway::with_config(&config).await?;
-        let names = Names { media_port: gateway.media()?.port().into(), known: BTreeMap::new() };
+        let names = Names { media_port: gateway.media()?.port().into(), known: BTreeMap::new(), begun: BTreeMap::new() };
         let mut stage = Stage { gateway, names, actors: Vec::new(), transcript: String::new() };
         let mut lines = script.lines().peekable();
         while let Some(line) = lines.next() {
