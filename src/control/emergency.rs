@@ -168,7 +168,7 @@ impl Control {
     }
 
     /// E5: the producer of the session that asked, else one of the participant.
-    fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
+    pub(super) fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
         let first_of = |id: &SessionId| {
             let s = self.sessions.get(id)?;
             s.local.or_else(|| {

@@ -357,8 +357,9 @@ impl Control {
         }
         let held = self.channels.iter().filter(|(_, c)| c.burst.as_ref().is_some_and(|b| b.user == *target));
         let held: Vec<_> = held.map(|(id, _)| id.clone()).collect();
+        let by = self.sessions.get(&session).map(|s| s.user.clone());
         for channel in held {
-            self.interrupt(&channel, Interruption::Forced, None, reason.clone());
+            self.interrupt(&channel, Interruption::Forced, by.as_ref(), reason.clone());
             self.announce(&channel, None);
         }
         self.push(sessions.clone(), Push::ForceDisconnect { reason: reason.clone() });

@@ -51,6 +51,20 @@ struct Pending {
     media: Option<(Option<ChannelId>, MediaOp)>,
 }
 
+/// Whether the media thread has read what arrived before somebody is judged silent (F10).
+#[derive(Clone, Copy)]
+enum Reading {
+    /// It was not asked.
+    No,
+    /// It was asked then.
+    Since(Mono),
+    /// It has.
+    Done,
+}
+
+/// How long a deadline waits for the media thread to read; a thread that hangs must not keep floors for ever.
+const READING: Duration = Duration::from_millis(200);
+
 /// A connected session.
 struct Client {
     user: UserId,
@@ -74,6 +88,7 @@ pub struct Executor {
     /// Refusals that are said later, lest whoever asks too often ask even more often.
     late: BTreeMap<(Mono, ReplyId), (SessionId, String)>,
     reported: BTreeMap<String, Option<String>>,
+    reading: Reading,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
     /// What pages are shown is not the newest any more.
@@ -99,6 +114,7 @@ impl Executor {
             arrivals: Arrivals::default(),
             late: BTreeMap::new(),
             reported: BTreeMap::new(),
+            reading: Reading::No,
             failed_gates: Vec::new(),
             stale: true,
             show_at: Mono::default(),
@@ -123,9 +139,13 @@ impl Executor {
     /// When [`Executor::turn`] is due without an event.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
+        let control = match self.reading {
+            Reading::Since(asked) => Some(asked + READING),
+            Reading::No | Reading::Done => self.control.next_timeout(),
+        };
         let late = self.late.keys().next().map(|(due, _)| *due);
         let show = self.stale.then_some(self.show_at);
-        [self.control.next_timeout(), late, show].into_iter().flatten().min()
+        [control, late, show].into_iter().flatten().min()
     }
 
     /// How many parts have said whether they are up.
@@ -167,8 +187,22 @@ impl Executor {
                 self.control.handle(Input::Heard { burst, channel, at }, now);
             }
         }
-        self.control.handle_timeout(now);
+        if !self.must_read_first(now) {
+            self.control.handle_timeout(now);
+        }
         self.apply();
+    }
+
+    /// True while somebody would be judged silent by packets that nobody has read yet: after a stall of the process
+    /// they wait in the socket (F10).
+    fn must_read_first(&mut self, now: Mono) -> bool {
+        let somebody_is_silent = self.control.silence_due().is_some_and(|due| now >= due);
+        self.reading = match self.reading {
+            Reading::No if somebody_is_silent && self.parts.media.send(Command::Read) => Reading::Since(now),
+            Reading::Since(asked) if somebody_is_silent && now < asked + READING => Reading::Since(asked),
+            Reading::No | Reading::Since(_) | Reading::Done => Reading::No,
+        };
+        matches!(self.reading, Reading::Since(_))
     }
 
     fn find_active_inputs(&mut self) {
@@ -195,6 +229,11 @@ impl Executor {
         match event {
             Event::Input(input) => self.input(input),
             Event::Lines => {}
+            Event::MediaRead => {
+                if let Reading::Since(_) = self.reading {
+                    self.reading = Reading::Done;
+                }
+            }
             Event::Media(done) => self.media_done(done),
             Event::Sfu(SfuEvent::SourceGone { source }) => self.input(Input::SourceClosed { source }),
             Event::Sfu(SfuEvent::TransportFailed { session, transport_id, reason }) => {

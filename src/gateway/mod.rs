@@ -51,6 +51,8 @@ pub enum Event {
     Media(MediaDone),
     /// News of the SFU.
     Sfu(SfuEvent),
+    /// The media thread has read everything that had arrived when it was asked.
+    MediaRead,
     /// Lines have edges to read.
     Lines,
     /// A part is up (`None`) or degraded, because ….

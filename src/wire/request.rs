@@ -184,7 +184,9 @@ fn read(message: &mut Map<String, Value>, session: SessionId, reply: ReplyId) ->
             media(Some(data.channel()?), MediaOp::Produce(Value::Object(data.0)))
         }
         "consume" => {
-            data.text("transportId")?;
+            if data.0.contains_key("transportId") {
+                data.text("transportId")?; // old clients name none
+            }
             data.text("producerId")?;
             media(Some(data.channel()?), MediaOp::Consume(Value::Object(data.0)))
         }

@@ -55,8 +55,17 @@ pub struct Lean {
 
 /// Makes a transport in `direction` and connects it.
 pub async fn connect(signaling: &mut Signaling, channel: &str, direction: &str, identity: &Identity) -> Result<Lean> {
-    let request = json!({ "channelId": channel, "direction": direction });
-    let transport = signaling.ask("create-transport", request).await?;
+    let transport = create(signaling, channel, direction).await?;
+    connect_to(signaling, transport, identity).await
+}
+
+/// Makes a transport in `direction`: the reply to `create-transport`.
+pub async fn create(signaling: &mut Signaling, channel: &str, direction: &str) -> Result<Value> {
+    signaling.ask("create-transport", json!({ "channelId": channel, "direction": direction })).await
+}
+
+/// Connects a transport that was made before.
+pub async fn connect_to(signaling: &mut Signaling, transport: Value, identity: &Identity) -> Result<Lean> {
     let fingerprint = json!({ "algorithm": "sha-256", "value": identity.certificate.fingerprint_str() });
     let dtls = json!({ "role": "client", "fingerprints": [fingerprint] });
     let request = json!({ "transportId": transport["id"], "dtlsParameters": dtls });

@@ -102,6 +102,11 @@ impl Signaling {
         Ok(reply["data"].take())
     }
 
+    /// What came so far and was taken by nobody, replies that nobody waited for among it.
+    pub fn unasked(&self) -> Vec<Value> {
+        locked(&self.inbox.pushes).clone()
+    }
+
     /// Takes the first push that `wanted` says yes to, waiting for it until `deadline` has passed.
     pub async fn wait_push(&self, wanted: impl Fn(&Value) -> bool, deadline: Duration) -> Result<Value> {
         let search = async {
