@@ -32,6 +32,11 @@ impl Gateway {
         Self::start(TempDir::new()?, vec!["--demo".into()]).await
     }
 
+    /// Starts the demo event with its state in this directory.
+    pub async fn demo_in(state: &Path) -> Result<Self> {
+        Self::start(TempDir::new_in(state)?, vec!["--demo".into()]).await
+    }
+
     /// Starts an event with this configuration.
     pub async fn with_config(config: &str) -> Result<Self> {
         let state = TempDir::new()?;
@@ -110,21 +115,6 @@ impl Gateway {
         Ok(String::from_utf8(made.stdout)?.trim().to_owned())
     }
 
-    /// Waits until the audit has rows for which `condition` holds, and counts them.
-    pub async fn audited(&self, condition: &str) -> Result<u32> {
-        let audit = rusqlite::Connection::open(self.state.path().join("audit.sqlite"))?;
-        let count = format!("SELECT count(*) FROM audit WHERE {condition}");
-        let deadline = Instant::now() + START;
-        loop {
-            let rows: u32 = audit.query_row(&count, [], |row| row.get(0))?;
-            if rows > 0 {
-                return Ok(rows);
-            }
-            ensure!(Instant::now() < deadline, "the audit has no row where {condition}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// What `GET /api/stats` says.
     pub async fn stats(&self) -> Result<Value> {
         self.api("GET /api/stats", "").await
@@ -151,6 +141,11 @@ impl Gateway {
             ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the local API says at a path.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.api(&format!("GET {path}"), "").await
     }
 
     async fn api(&self, what: &str, body: &str) -> Result<Value> {
