@@ -262,7 +262,8 @@ impl Stage {
             config = config.replace("[event]\n", &format!("[event]\n{line}\n"));
         }
         let gateway = Gateway::with_config(&config).await?;
-        let names = Names { media_port: gateway.media()?.port().into(), known: BTreeMap::new(), begun: BTreeMap::new() };
+        let names =
+            Names { media_port: gateway.media()?.port().into(), known: BTreeMap::new(), begun: BTreeMap::new() };
         let mut stage = Stage { gateway, names, actors: Vec::new(), transcript: String::new() };
         let mut lines = script.lines().peekable();
         while let Some(line) = lines.next() {

@@ -141,18 +141,6 @@ impl Gateway {
         Ok(audit::tail(&self.state.path().join("audit.sqlite"), 0, usize::MAX)?)
     }
 
-    /// Waits until the audit has a row that `wanted` says yes to: the writer may hold it for a moment.
-    pub async fn audited(&self, wanted: impl Fn(&Row) -> bool) -> Result<Row> {
-        let deadline = Instant::now() + START;
-        loop {
-            if let Some(row) = self.audit()?.into_iter().find(&wanted) {
-                return Ok(row);
-            }
-            ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
     async fn api(&self, what: &str, body: &str) -> Result<Value> {
         let mut stream = TcpStream::connect(&self.http).await?;
         let request = format!(
