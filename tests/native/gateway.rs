@@ -115,6 +115,21 @@ impl Gateway {
         Ok(String::from_utf8(made.stdout)?.trim().to_owned())
     }
 
+    /// Waits until the audit has rows for which `condition` holds, and counts them.
+    pub async fn audited(&self, condition: &str) -> Result<u32> {
+        let audit = rusqlite::Connection::open(self.state.path().join("audit.sqlite"))?;
+        let count = format!("SELECT count(*) FROM audit WHERE {condition}");
+        let deadline = Instant::now() + START;
+        loop {
+            let rows: u32 = audit.query_row(&count, [], |row| row.get(0))?;
+            if rows > 0 {
+                return Ok(rows);
+            }
+            ensure!(Instant::now() < deadline, "the audit has no row where {condition}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What `GET /api/stats` says.
     pub async fn stats(&self) -> Result<Value> {
         self.api("GET /api/stats", "").await
@@ -129,18 +144,6 @@ impl Gateway {
     /// The audit so far, oldest first.
     pub fn audit(&self) -> Result<Vec<Row>> {
         Ok(audit::tail(&self.state.path().join("audit.sqlite"), 0, usize::MAX)?)
-    }
-
-    /// Waits until the audit has a row that `wanted` says yes to: the writer may hold it for a moment.
-    pub async fn audited(&self, wanted: impl Fn(&Row) -> bool) -> Result<Row> {
-        let deadline = Instant::now() + START;
-        loop {
-            if let Some(row) = self.audit()?.into_iter().find(&wanted) {
-                return Ok(row);
-            }
-            ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 
     /// What the local API says at a path.
