@@ -232,9 +232,9 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        let line_of = |at: usize| text[..at.min(text.len())].lines().count().max(1);
+        let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |s| line_of(s.start + 1));
+            let line = e.span().map_or(1, |s| line_of(s.start));
             ConfigError(vec![format!(
                 "{name}:{line}: {}; compare with the sample configuration",
                 e.message().trim_end()
@@ -242,7 +242,7 @@ impl Config {
         })?;
         let mut wrong = Vec::new();
         config.check(|value, sentence| {
-            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, |at| line_of(at + 1));
+            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
         });
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
@@ -419,5 +419,14 @@ mod tests {
         assert!(errors[1].contains("always general"), "{errors:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+
+    #[test]
+    fn an_error_at_a_letter_of_several_bytes_has_its_line_too() {
+        for text in ["\u{feff}", "\u{feff}é", "[event]\né = 1"] {
+            let errors = Config::parse(text, "x.toml").unwrap_err().0;
+            let line = text.lines().count();
+            assert!(errors[0].starts_with(&format!("x.toml:{line}: ")), "{errors:?}");
+        }
     }
 }
