@@ -94,6 +94,7 @@ impl Control {
             Verdict::Fire => drop(self.start_emergency(session)),
             Verdict::FireAndRelease => {
                 self.start_emergency(session);
+                self.settle(); // two decisions: sorted together, the gates would shut before they open (F3)
                 self.judge(desk, Verdict::Released);
             }
             Verdict::Missed(_) if latch => drop(self.start_emergency(session)),

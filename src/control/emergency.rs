@@ -101,6 +101,10 @@ impl Control {
             self.deny_emergency(session, "emergency", json!({ "broadcaster": holder.0.as_str() }));
             return Answer::Denied { holder: Some(holder), message }; // E7
         }
+        if !self.sessions[&session].capture_works {
+            self.deny_emergency(session, "no-capture", json!({}));
+            return Answer::Denied { holder: None, message: "The microphone does not work.".into() }; // F10
+        }
         let user = self.sessions[&session].user.clone();
         let name = self.name_of(&user);
         let channels: Vec<ChannelId> = self.channels.keys().cloned().collect();
@@ -168,11 +172,12 @@ impl Control {
     }
 
     /// E5: the producer of the session that asked, else one of the participant.
-    pub(super) fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
+    fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
         let first_of = |id: &SessionId| {
             let s = self.sessions.get(id)?;
             s.local.or_else(|| {
-                s.joined.iter().filter_map(|(c, rank)| Some((rank, s.sources.get(c)?))).min().map(|(_, p)| *p)
+                let joined = s.joined.iter().filter_map(|(c, rank)| Some((rank, s.sources.get(c)?))).min();
+                joined.map(|(_, p)| *p).or_else(|| s.sources.values().next().copied())
             })
         };
         let talking = || {
@@ -203,9 +208,18 @@ impl Control {
         }
     }
 
-    pub(super) fn reopen_emergency_gates(&mut self) {
+    /// E5: a broadcast whose producer is gone, or was not there yet, goes on with another one of the participant, if any.
+    pub(super) fn update_emergency_source(&mut self) {
         let Some(e) = &self.emergency else { return };
-        let (burst, source) = (e.burst, e.source);
+        let mut own = self.users[&e.user].sessions.iter().map(|id| &self.sessions[id]);
+        if e.source.is_some_and(|p| own.any(|s| s.local == Some(p) || s.sources.values().any(|q| *q == p))) {
+            return;
+        }
+        let (burst, source) = (e.burst, self.emergency_source(e.session, &e.user));
+        if source == e.source {
+            return;
+        }
+        self.emergency.as_mut().expect("checked above").source = source;
         for channel in self.channels.keys().cloned().collect::<Vec<_>>() {
             self.emit(Effect::OpenGate { channel, burst, source });
         }
@@ -255,6 +269,9 @@ impl Control {
             self.tell_emergency(channel, false, &e.user);
         }
         for channel in e.temporary {
+            if let Some(s) = self.sessions.get_mut(&e.session) {
+                s.sources.remove(&channel); // the SFU closes it with the leave
+            }
             self.emit(Effect::Leave { session: e.session, channel });
         }
     }
@@ -263,7 +280,7 @@ impl Control {
         self.emergency.iter().flat_map(|e| {
             let end = e.since + self.settings.emergency_max;
             let warning = (!e.warned).then(|| end - END_WARNING.min(self.settings.emergency_max));
-            let silence = self.is_network(e.session).then(|| e.last_media + MEDIA_TIMEOUT);
+            let silence = self.may_go_silent(e.session).then(|| e.last_media + MEDIA_TIMEOUT);
             [Some(end), warning, silence, e.retry_at, Some(e.look_at)].into_iter().flatten()
         })
     }
@@ -275,7 +292,7 @@ impl Control {
         if now >= end {
             return self.end_emergency("time-limit", None);
         }
-        if self.is_network(e.session) && now >= e.last_media + MEDIA_TIMEOUT {
+        if self.may_go_silent(e.session) && now >= e.last_media + MEDIA_TIMEOUT {
             return self.end_emergency("no-media", None);
         }
         let session = e.session;

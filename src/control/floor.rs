@@ -20,7 +20,7 @@ impl Control {
             self.audit(record);
             return Err(Refusal::new("no-priority", "Only Dispatch may interrupt. Use the ordinary talk button."));
         }
-        if self.sessions.get(&session).is_some_and(|s| s.local.is_some() && !s.capture_works) {
+        if !self.sessions[&session].capture_works {
             return Ok(self.deny(session, channel, None, "no-capture", "The microphone does not work.".into()));
         }
         let Some(held) = self.channels.get(channel).and_then(|c| c.burst.clone()) else {
@@ -200,10 +200,6 @@ impl Control {
     pub(super) fn source_opened(&mut self, session: SessionId, channel: &ChannelId, source: SourceId) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.sources.insert(channel.clone(), source);
-        if let Some(emergency) = self.emergency.as_mut().filter(|e| e.session == session && e.source.is_none()) {
-            emergency.source = Some(source);
-            return self.reopen_emergency_gates();
-        }
         let held = self.channels.get(channel).and_then(|c| c.burst.as_ref());
         if let Some(burst) = held.filter(|b| b.session == session && self.emergency.is_none()) {
             self.emit(Effect::OpenGate { channel: channel.clone(), burst: burst.id, source: Some(source) });
@@ -214,12 +210,6 @@ impl Control {
         for session in self.sessions.values_mut() {
             session.sources.retain(|_, s| *s != source);
         }
-        let Some(e) = self.emergency.as_ref().filter(|e| e.source == Some(source)) else { return };
-        let next = self.emergency_source(e.session, &e.user);
-        if let Some(e) = self.emergency.as_mut() {
-            e.source = next; // E5: another one, or the next one that is made
-        }
-        self.reopen_emergency_gates();
     }
 
     pub(super) fn heard(&mut self, burst: BurstId, channel: &ChannelId, at: Mono) {
@@ -251,11 +241,16 @@ impl Control {
         self.locked_out.get(&(user.clone(), channel.clone())).is_some_and(|since| self.now < *since + LOCKOUT)
     }
 
-    /// When the burst must end: by its limit, and by the silence of its talker (a desk or port never goes silent).
+    /// True unless it is a desk or port that works: only those never go silent by themselves (F10).
+    pub(super) fn may_go_silent(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_none_or(|s| s.local.is_none() || !s.capture_works)
+    }
+
+    /// When the burst must end: by its limit, and by the silence of its talker.
     fn limits(&self, burst: &Burst) -> (Option<Mono>, Option<Mono>) {
         let unlimited = self.role_of(burst.session).has_priority() || !self.is_network(burst.session);
         let limit = (!unlimited).then(|| burst.since + self.settings.talk_limit);
-        let silence = self.is_network(burst.session).then(|| burst.last_media + MEDIA_TIMEOUT);
+        let silence = self.may_go_silent(burst.session).then(|| burst.last_media + MEDIA_TIMEOUT);
         (limit, silence)
     }
 

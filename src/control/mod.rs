@@ -5,7 +5,7 @@
 //! come with the time they happened, effects go out in a fixed order.
 //!
 //! **Invariant:** at most one holder a channel (F1). **Invariant:** the effects of one input leave
-//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, reply, tell everybody, key,
+//! in the order of [`Effect::phase`], decision by decision: audit, shut, tell the interrupted, open, reply, tell everybody, key,
 //! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
 
 mod desk;
@@ -312,6 +312,7 @@ impl Control {
     }
 
     fn settle(&mut self) {
+        self.update_emergency_source();
         self.update_keyers();
         self.update_tallies();
         self.effects.sort_by_key(Effect::phase); // stable: within a phase the order of happening stays

@@ -65,11 +65,25 @@ impl Control {
         self.ports.iter().position(|p| p.spec.session == session)
     }
 
-    /// The port's raw carrier, by line or by voice.
+    /// The port's raw carrier, by line or by voice. The level before counts if it had lasted by the stamp; the new
+    /// one is judged when all edges that are queued have been read (F10).
     pub(super) fn carrier(&mut self, session: SessionId, active: bool, stamp: Mono) {
         if let Some(port) = self.port_index(session) {
-            self.ports[port].squelch.raw(active, stamp);
-            self.port_timeouts();
+            self.judge_carrier(port, stamp);
+            let p = &mut self.ports[port];
+            p.squelch.raw(active, stamp);
+            p.spent &= active || p.squelch.is_open(); // F7: the release edge of what never counted
+        }
+    }
+
+    fn judge_carrier(&mut self, port: usize, until: Mono) {
+        let p = &mut self.ports[port];
+        if p.squelch.timeout(until, p.spec.attack, p.spec.release) {
+            if p.squelch.is_open() {
+                self.carrier_opened(port);
+            } else {
+                self.carrier_closed(port);
+            }
         }
     }
 
@@ -176,14 +190,7 @@ impl Control {
     pub(super) fn port_timeouts(&mut self) {
         let now = self.now;
         for i in 0..self.ports.len() {
-            let p = &mut self.ports[i];
-            if p.squelch.timeout(now, p.spec.attack, p.spec.release) {
-                if p.squelch.is_open() {
-                    self.carrier_opened(i);
-                } else {
-                    self.carrier_closed(i);
-                }
-            }
+            self.judge_carrier(i, now);
             let p = &mut self.ports[i];
             if p.carrier_limit.is_some_and(|limit| now >= limit) && !p.spent {
                 p.spent = true;

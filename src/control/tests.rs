@@ -651,3 +651,84 @@ fn a_simplex_radio_is_not_keyed_while_it_receives_and_ignores_its_own_carrier() 
     w.edge("radio.vhf.carrier", true);
     assert!(!has(&w.pass(30), "radio.carrier_open"), "its own carrier");
 }
+
+#[test]
+fn e2_a_hold_let_go_in_the_moment_it_is_full_opens_every_gate_and_then_shuts_it() {
+    let mut w = World::new();
+    w.edge("desk.emergency", true);
+    w.pass(1_999);
+    w.now = w.now + Duration::from_millis(1);
+    let lines = w.edge("desk.emergency", false);
+    let place = |part: &str| lines.iter().position(|l| l.starts_with(part)).unwrap();
+    assert!(place("open medical b1") < place("shut medical b1"), "{lines:#?}");
+    assert!(w.control.emergency().is_none());
+}
+
+#[test]
+fn e5_a_broadcast_goes_on_with_another_producer_when_its_own_is_closed() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    assert!(has(&w.tell(Input::SourceClosed { source: SourceId(213) }), "open medical b1 -"), "nothing is left");
+    let opened = Input::SourceOpened { session: DANA, channel: "ops".into(), source: SourceId(900) };
+    assert!(has(&w.tell(opened), "open medical b1 p900"));
+    w.open(SessionId(23), "Dana", Role::Dispatch);
+    w.join(SessionId(23), "ops");
+    assert!(has(&w.tell(Input::SourceClosed { source: SourceId(900) }), "open medical b1 p233"), "its other socket's");
+}
+
+#[test]
+fn e5_a_producer_made_for_a_temporary_join_ends_with_it() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    w.tell(Input::SourceOpened { session: DANA, channel: "security".into(), source: SourceId(900) });
+    w.ask(|reply| Input::StopEmergency { session: DANA, reply });
+    w.ask(|reply| Input::Join { session: DANA, channel: "security".into(), reply });
+    assert!(has(&w.press(DANA, "security", false), "open security b2 -"), "its producer was closed with the leave");
+}
+
+#[test]
+fn f10_a_desk_without_a_microphone_starts_no_emergency() {
+    let mut w = World::new();
+    w.tell(Input::Capture { session: DESK, works: false });
+    w.edge("desk.emergency", true);
+    assert!(has(&w.pass(2_000), "audit emergency_broadcast.denied desk-1 no-capture"));
+    assert_eq!(w.control.emergency(), None);
+}
+
+#[test]
+fn f10_a_desk_whose_microphone_dies_loses_the_floor_after_4_s() {
+    let mut w = World::new();
+    w.edge("desk.ptt.ops", true);
+    assert!(w.pass(10_000).is_empty(), "a desk that works may be silent");
+    w.tell(Input::Capture { session: DESK, works: false });
+    w.control.handle(Input::Heard { burst: BurstId(1), channel: "ops".into(), at: w.now }, w.now);
+    assert!(w.pass(3_999).is_empty());
+    assert!(has(&w.pass(1), "audit ptt.revoked desk-1 ops no-media"));
+}
+
+#[test]
+fn f7_after_a_carrier_that_was_active_at_start_the_next_one_counts() {
+    for fault in [
+        Input::ActiveAtStart { line: "radio.vhf.carrier".into() },
+        Input::EdgesLost { line: "radio.vhf.carrier".into(), active: true },
+    ] {
+        let mut w = World::new();
+        w.tell(fault);
+        w.edge("radio.vhf.carrier", false);
+        w.pass(1_000);
+        w.edge("radio.vhf.carrier", true);
+        assert!(has(&w.pass(30), "audit ptt.start radio-vhf security"));
+    }
+}
+
+#[test]
+fn f10_a_click_of_the_carrier_that_is_read_late_counts_for_nothing() {
+    let mut w = World::new();
+    let start = w.now;
+    w.now = start + Duration::from_millis(500);
+    for (active, after) in [(true, 0), (false, 10)] {
+        let stamp = start + Duration::from_millis(after);
+        w.tell(Input::Edge { line: "radio.vhf.carrier".into(), active, stamp });
+    }
+    assert!(w.pass(1_000).is_empty(), "10 ms are below the attack time of 20 ms");
+}

@@ -243,9 +243,9 @@ impl Config {
     }
 
     fn parse_in(text: &str, name: &str, dir: &Path) -> Result<Self, ConfigError> {
-        let line_of = |at: usize| text[..at.min(text.len())].lines().count().max(1);
+        let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |s| line_of(s.start + 1));
+            let line = e.span().map_or(1, |s| line_of(s.start));
             ConfigError(vec![format!(
                 "{name}:{line}: {}; compare with the sample configuration",
                 e.message().trim_end()
@@ -257,7 +257,7 @@ impl Config {
         }
         let mut wrong = Vec::new();
         config.check(&profile, |value, sentence| {
-            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, |at| line_of(at + 1));
+            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
         });
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
@@ -464,5 +464,14 @@ mod tests {
         assert_eq!(no_board, ["x.toml:1: board 'pie': there is no such profile; use sim, or the path of a .toml file"]);
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+
+    #[test]
+    fn an_error_at_a_letter_of_several_bytes_has_its_line_too() {
+        for text in ["\u{feff}", "\u{feff}é", "[event]\né = 1"] {
+            let errors = Config::parse(text, "x.toml").unwrap_err().0;
+            let line = text.lines().count();
+            assert!(errors[0].starts_with(&format!("x.toml:{line}: ")), "{errors:?}");
+        }
     }
 }
