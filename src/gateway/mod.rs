@@ -139,7 +139,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let listener = tls.zip(secure.as_ref()).map(|(tcp, secure)| TlsListener::new(tcp, secure.subscribe()));
     let (shown_sender, shown) = watch::channel(reach.shown(secure.as_ref(), &found));
     if let Some(secure) = &secure {
-        tracing::info!("the fingerprint (SHA-256) for {} is {}", secure.owner(), secure.fingerprint());
+        tracing::info!("the fingerprint (SHA-256) of {} is {}", secure.owner(), secure.fingerprint());
+        if reach.announced(&found).len() == 1 {
+            tracing::warn!("no address to announce to media clients; check the network, and interfaces in [media]");
+        }
     }
 
     let gates = Arc::new(Gates::new());
@@ -215,11 +218,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let plain = axum::serve(http, service.clone());
+    let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
         match listener {
-            // Tapped only because the library tells addresses of tapped listeners.
-            Some(listener) => axum::serve(listener.tap_io(|_| {}), service).await,
+            Some(listener) => axum::serve(listener.tap_io(|stream| at_once(stream.get_ref().0)), service).await,
             None => std::future::pending().await,
         }
     };
@@ -251,6 +253,13 @@ async fn bind_tls(at: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
             "{at} cannot be listened on for TLS; use an address of this box and a free port, with --listen-tls or in [tls]"
         )
     })
+}
+
+/// A grant must not wait until the client has acknowledged what was sent before it.
+fn at_once(stream: &tokio::net::TcpStream) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!("a connection keeps small messages back: {e}");
+    }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {

@@ -3,7 +3,7 @@
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Every address of a network interface that is up, with the interface's name; not those of the loopback, nor IPv6
 /// link-local ones, which no address line of a browser can hold.
@@ -19,8 +19,8 @@ pub fn interfaces() -> std::io::Result<Vec<(String, IpAddr)>> {
 
 /// The address in one of the system's structures.
 pub(super) fn address(storage: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = storage.as_sockaddr_in().map(|a| Ipv4Addr::from(a.ip()).into());
-    v4.or_else(|| storage.as_sockaddr_in6().map(|a| Ipv6Addr::from(a.ip()).into()))
+    let v4 = storage.as_sockaddr_in().map(|a| a.ip().into());
+    v4.or_else(|| storage.as_sockaddr_in6().map(|a| a.ip().into()))
 }
 
 /// The box's own name; none if it has not got a usable one.

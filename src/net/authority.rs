@@ -103,7 +103,7 @@ impl Authority {
     /// is for these and has long enough to go, or with a new one.
     ///
     /// # Errors
-    /// If the certificate cannot be made or stored.
+    /// If the certificate cannot be made.
     pub fn server(&self, names: &BTreeSet<String>, now_s: u64) -> Result<Arc<ServerConfig>, TlsError> {
         let path = self.dir.join("server.pem");
         let now_s = now_s.clamp(BEGINNING_S + BACKDATED_S, END_S - LIFETIME_S);
@@ -111,13 +111,16 @@ impl Authority {
             return Ok(config);
         }
         let failed = |why: String| {
-            TlsError(format!(
-                "the certificate {} cannot be made: {why}; check names in [tls], and that the directory is writable",
-                path.display()
-            ))
+            TlsError(format!("a certificate for this box cannot be made: {why}; check names in [tls] and the clock"))
         };
         let (chain, key, pem) = self.issue(names, now_s).map_err(|e| failed(e.to_string()))?;
-        write_private(&path, &pem).map_err(|e| failed(e.to_string()))?;
+        if let Err(e) = write_private(&path, &pem) {
+            // It serves all the same; only the next start makes another.
+            tracing::error!(
+                "the certificate {} cannot be stored ({e}); make room or the directory writable",
+                path.display()
+            );
+        }
         tracing::info!("a new certificate for {}", names.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
         server_config(chain, key).map_err(|e| failed(e.to_string()))
     }

@@ -10,7 +10,7 @@ use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut, Result};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 /// What the kernel may hold for us, in bytes: half a second of 500 talkers.
@@ -87,12 +87,12 @@ impl Datagrams {
         let port = |a: &SockaddrStorage| a.as_sockaddr_in().map(|a| a.port()).or(a.as_sockaddr_in6().map(|a| a.port()));
         let from = got.address.as_ref().and_then(|a| Some(SocketAddr::new(address(a)?.to_canonical(), port(a)?)));
         let from = from.ok_or(std::io::ErrorKind::InvalidData)?;
-        let told = got.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                Some(IpAddr::from(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())))
+        let told = got.cmsgs()?.find_map(|message| {
+            if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
+                return Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
             }
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical()),
-            _ => None, // the library's enum, which grows with the system
+            let ControlMessageOwned::Ipv6PacketInfo(info) = message else { return None };
+            Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
         });
         self.current = told.map(|local| (from, local));
         Ok((got.bytes, from))

@@ -23,6 +23,7 @@ export class Elsewhere {
   static open() {
     const there = new Elsewhere();
     const far = `cpf${process.pid}`;
+    process.once('exit', () => there.close());
     try {
       run('ip', 'netns', 'add', there.#name);
       run('ip', 'link', 'add', there.#near, 'type', 'veth', 'peer', 'name', far, 'netns', there.#name);

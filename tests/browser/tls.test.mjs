@@ -49,6 +49,8 @@ function elsewhere() {
 
 const { there, skip = false } = elsewhere();
 
+test('a browser can be put on a network of its own', { skip }, () => assert.equal(there.addresses.length, 2));
+
 describe('a browser on the network', { skip }, () => {
   let gateway;
   let second;
