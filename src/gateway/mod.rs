@@ -198,7 +198,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
             for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
-                tracing::info!("from the network: {origin}/trust");
+                tracing::info!(
+                    "from the network: {origin}/{}",
+                    if tls["authority"] == true { "trust" } else { "talk" }
+                );
             }
         }
     };

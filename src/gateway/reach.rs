@@ -69,7 +69,7 @@ impl Reach {
         of(false).chain(of(true))
     }
 
-    /// What people are shown: where to go and what to trust. Null without TLS.
+    /// What people are shown: where to go, and what to trust, an authority or a certificate. Null without TLS.
     #[must_use]
     pub fn shown(&self, secure: Option<&Secure>, found: &Found) -> Value {
         let Some((secure, at)) = secure.zip(self.tls_address) else { return Value::Null };
@@ -80,7 +80,8 @@ impl Reach {
             Err(_) => format!("https://{host}:{}", at.port()),
         };
         let origins: Vec<_> = hosts.iter().map(url).collect();
-        json!({ "address": at.to_string(), "fingerprint": secure.fingerprint, "origins": origins })
+        let (address, authority) = (at.to_string(), secure.authority.is_some());
+        json!({ "address": address, "authority": authority, "fingerprint": secure.fingerprint, "origins": origins })
     }
 
     /// Keeps the certificate, the media addresses and what is shown up to date.

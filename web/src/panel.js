@@ -266,8 +266,8 @@ function joinLink({ label, url }, origin = location.href) {
 }
 
 function showTrust(tls) {
-  byId('trust').hidden = !tls;
-  if (!tls) return;
+  byId('trust').hidden = !tls?.authority;
+  if (!tls?.authority) return; // browsers know the certificate already
   setText(byId('origins'), tls.origins.map((origin) => `${origin}/trust`).join(' or '));
   setText(byId('fingerprint'), tls.fingerprint);
 }
