@@ -123,6 +123,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         Some(at) => Some(bind_tls(at).await?),
         None => None,
     };
+    if tls.is_none() && (config.tls.own().is_some() || !config.tls.names.is_empty()) {
+        tracing::warn!(
+            "[tls] names no address to listen on, so the network is not served; add listen = \"0.0.0.0:8443\""
+        );
+    }
     let tls_address = tls.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
     let media_listen = SocketAddr::new(reach::media_ip(listen.ip(), tls_address), media_port);
     let media_socket = Datagrams::bind(media_listen)

@@ -74,6 +74,9 @@ impl Reach {
     pub fn shown(&self, secure: Option<&Secure>, found: &Found) -> Value {
         let Some((secure, at)) = secure.zip(self.tls_address) else { return Value::Null };
         let mut hosts = secure.preferred.clone();
+        if at.ip().is_loopback() {
+            hosts.push(at.ip().to_string());
+        }
         hosts.extend(self.open(found).map(|(_, ip)| ip.to_string()));
         let url = |host: &String| match host.parse() {
             Ok(ip) => format!("https://{}", SocketAddr::new(ip, at.port())),

@@ -195,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn one_socket_serves_clients_of_ipv6_too() {
+        let mut server = Datagrams::bind("[::]:0".parse().unwrap()).unwrap();
+        let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.send_to(b"hello", ("::1", server.local_addr().unwrap().port())).unwrap();
+        let (_, from) = receive(&mut server);
+        assert_eq!(from, socket.local_addr().unwrap());
+        server.send(b"answer", from).unwrap();
+        assert_eq!(answered_from(&socket).to_string(), "::1");
+    }
+
+    #[test]
     fn what_comes_later_leaves_from_the_address_the_client_chose() {
         let mut server = Datagrams::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = server.local_addr().unwrap().port();

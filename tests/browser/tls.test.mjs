@@ -190,6 +190,25 @@ test('a browser of the box itself reaches TLS by a loopback name', async () => {
   const curl = (...args) => execFileSync('curl', ['-sS', '--cacert', authorityOf(gateway), ...args], { encoding: 'utf8' });
   const address = `https://localhost:${portOf(gateway)}`;
   assert.equal(curl('-o', '/dev/null', '-w', '%{http_code} %{http_version}', `${address}/talk`), '200 1.1');
+  assert.equal(curl('-o', '/dev/null', '-w', '%{http_code}', `${address}/api/panel`), '200');
+  await gateway.stop();
+});
+
+test('the front panel shows what to compare, and copies links that work from the network', async () => {
+  const gateway = await Gateway.start('--listen-tls', '127.0.0.1:0');
+  const browser = await Browser.launch();
+  const page = await browser.blank(HZ);
+  await page.addInitScript(() => {
+    navigator.clipboard.writeText = async (text) => { window.testing.copied = text; };
+  });
+  await page.goto(gateway.url);
+  await page.getByLabel('Copy the link for Dispatcher').click();
+  const { origins, fingerprint } = gateway.ready.tls;
+  const copied = await waitFor('the link to be copied', () => page.evaluate(() => window.testing.copied));
+  assert.ok(copied.startsWith(`${origins[0]}/talk#token=`), copied);
+  const shown = await page.locator('#trust').innerText();
+  assert.ok(shown.includes(`${origins[0]}/trust`) && shown.includes(fingerprint), shown);
+  await browser.close();
   await gateway.stop();
 });
 

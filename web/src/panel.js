@@ -266,8 +266,9 @@ function joinLink({ label, url }, origin = location.href) {
 }
 
 function showTrust(tls) {
-  byId('trust').hidden = !tls?.authority;
-  if (!tls?.authority) return; // browsers know the certificate already
+  const teach = tls?.authority && tls.origins.length > 0; // other certificates browsers know already
+  byId('trust').hidden = !teach;
+  if (!teach) return;
   setText(byId('origins'), tls.origins.map((origin) => `${origin}/trust`).join(' or '));
   setText(byId('fingerprint'), tls.fingerprint);
 }
