@@ -1,6 +1,6 @@
 //! TLS: certificates from files, and a listener whose handshakes hold nobody up.
 //!
-//! **Invariant:** a client that connects and says nothing costs one of [`HANDSHAKES`] places for [`PATIENCE`] at most,
+//! **Invariant:** a client that connects and says nothing costs one of `HANDSHAKES` places for `PATIENCE` at most,
 //! and never keeps another client out: when all places are taken, the oldest handshake ends.
 
 use super::certificate::{self, Facts};
