@@ -26,14 +26,10 @@ use native::figures::{cpu, cpu_by_thread, millis, own_cpu, percentile, rss_kb};
 use native::gateway::Gateway;
 use native::lean::{self, Identity, Lean};
 use native::signaling::Signaling;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::IoSliceMut;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -143,13 +139,7 @@ async fn measure(listeners: usize, options: &Options) -> Result<Run> {
     talker.ask("join-channel", json!({ "channelId": "ops" })).await?;
     let voice = lean::connect(&mut talker, "ops", "send", &identity).await?;
     let ssrc = u32::from_ne_bytes(random());
-    let rtp = json!({
-        "codecs": [{ "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48_000, "channels": 2 }],
-        "headerExtensions": [{ "uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level", "id": 10 }],
-        "encodings": [{ "ssrc": ssrc }],
-    });
-    let request = json!({ "transportId": voice.id, "kind": "audio", "rtpParameters": rtp, "channelId": "ops" });
-    talker.ask("produce", request).await?;
+    lean::produce(&mut talker, &voice, "ops", ssrc).await?;
 
     eprintln!("connecting {listeners} listeners");
     let rss = rss_kb(gateway.pid())?;
@@ -161,15 +151,7 @@ async fn measure(listeners: usize, options: &Options) -> Result<Run> {
         let mut session = Signaling::connect(&gateway, &token).await?;
         session.ask("join-channel", json!({ "channelId": "ops" })).await?;
         let ear = lean::connect(&mut session, "ops", "recv", &identity).await?;
-        let capabilities = json!({ "codecs": rtp["codecs"].as_array().map(|codecs| codecs.iter().map(|codec| {
-            let mut codec = codec.clone();
-            codec["kind"] = json!("audio");
-            codec
-        }).collect::<Vec<_>>()) });
-        let request = json!({
-            "channelId": "ops", "transportId": ear.id, "producerId": "channel:ops", "rtpCapabilities": capabilities,
-        });
-        session.ask("consume", request).await?;
+        lean::consume(&mut session, &ear.id, "ops").await?;
         connect.push(started.elapsed());
         sessions.push(session);
         ears.push(ear);
@@ -234,17 +216,11 @@ async fn talk(mut voice: Lean, ssrc: u32, numbers: std::ops::Range<u64>) -> Resu
                 consent = due + CONSENT;
             }
             due += FRAME;
-            let mut packet = vec![0x90, 111];
-            packet.extend((number as u16).to_be_bytes());
-            packet.extend((number as u32).wrapping_mul(960).to_be_bytes());
-            packet.extend(ssrc.to_be_bytes());
-            packet.extend([0xbe, 0xde, 0, 1, 0xa0, 0x80 | 20, 0, 0]);
-            let payload = packet.len();
-            packet.push(0xf8); // Opus, 20 ms
-            packet.extend((now().as_nanos() as u64).to_be_bytes());
-            packet.extend(number.to_be_bytes());
-            packet.resize(payload + PAYLOAD, 0x55);
-            voice.send_rtp(&packet)?;
+            let mut payload = vec![lean::OPUS_20_MS];
+            payload.extend((now().as_nanos() as u64).to_be_bytes());
+            payload.extend(number.to_be_bytes());
+            payload.resize(PAYLOAD, 0x55);
+            voice.send_rtp(&lean::rtp(ssrc, number, &payload))?;
         }
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         Ok(voice)
@@ -264,12 +240,7 @@ struct Heard {
 
 /// Listens on a thread of its own until told to stop.
 fn listen(mut ears: Vec<Lean>, stop: Arc<AtomicBool>) -> Result<JoinHandle<Result<Heard>>> {
-    let (mut poll, _held) = {
-        for ear in &ears {
-            setsockopt(&ear.socket, sockopt::ReceiveTimestampns, &true)?;
-        }
-        poll_all(ears.iter().map(|ear| &ear.socket))?
-    };
+    let (mut poll, _held) = { poll_all(ears.iter().map(|ear| &ear.socket))? };
     let run = move || {
         let held = _held;
         let mut events = Events::with_capacity(1024);
@@ -286,7 +257,7 @@ fn listen(mut ears: Vec<Lean>, stop: Arc<AtomicBool>) -> Result<JoinHandle<Resul
             wait(&mut poll, &mut events)?;
             for event in &events {
                 let place = event.token().0;
-                while let Some((datagram, stamp)) = receive(&ears[place].socket)? {
+                while let Some((datagram, stamp)) = ears[place].receive()? {
                     if let Some(packet) = ears[place].open_rtp(&datagram) {
                         heard.take(packet.as_ref(), stamp, &mut last[place]);
                     }
@@ -331,23 +302,6 @@ fn wait(poll: &mut Poll, events: &mut Events) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::Interrupted => Err(e.into()),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// The next datagram and when the kernel got it; `None` if there is none.
-fn receive(socket: &UdpSocket) -> Result<Option<(Vec<u8>, Duration)>> {
-    let mut buffer = [0; 2048];
-    let mut control = nix::cmsg_space!(TimeSpec);
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
-        Ok(message) => message,
-        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-        Err(e) => return Err(e.into()),
-    };
-    let stamp = message.cmsgs()?.find_map(|control| {
-        if let ControlMessageOwned::ScmTimestampns(stamp) = control { Some(Duration::from(stamp)) } else { None }
-    });
-    let (length, stamp) = (message.bytes, stamp.context("the kernel gave no stamp")?);
-    Ok(Some((buffer[..length].to_vec(), stamp)))
 }
 
 /// CPU ms of a thread per 1,000 packets protected and sent as in `run`: in a tight loop, and every 20 ms.

@@ -4,12 +4,16 @@
 #[path = "native/mod.rs"]
 mod native;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use native::client::{Heard, NativeClient};
+use native::figures::percentile;
 use native::gateway::Gateway;
+use native::lean::{self, Lean};
 use native::sdp::DtlsRole;
-use serde_json::Value;
-use std::time::Duration;
+use native::signaling::Signaling;
+use native::talker::Talker;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// An Opus packet of 20 ms begins like this.
 const TOC: u8 = 0xf8;
@@ -149,4 +153,59 @@ async fn without_the_floor_nothing_arrives() -> Result<()> {
     let heard = cora.heard();
     assert_eq!((of(&heard, 2).count(), heard.len()), (10, 10), "only what was said with the floor");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_joins_late_hears_the_running_burst_at_once() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    let mut anna = Talker::join(&gateway, "anna", "general", "ops").await?;
+    anna.signaling.ask("ptt-start", json!({ "channelId": "ops" })).await?;
+    let identity = lean::Identity::new()?;
+    // On a new transport, which has to connect first, and on one that is connected.
+    let (mut new, mut connected) = (Vec::new(), Vec::new());
+    for round in 0..50 {
+        let token = gateway.token(&format!("late-{round}"), "general", "ops")?;
+        let mut late = Signaling::connect(&gateway, &token).await?;
+        late.ask("join-channel", json!({ "channelId": "ops" })).await?;
+        let transport = lean::create(&mut late, "ops", "recv").await?;
+        let (consumed, ssrc) = consume(&mut late, &transport["id"]).await?;
+        let mut ear = lean::connect_to(&mut late, transport, &identity).await?;
+        new.push(first_packet(&mut ear, ssrc)? - consumed);
+        let (consumed, ssrc) = consume(&mut late, &json!(ear.id)).await?;
+        connected.push(first_packet(&mut ear, ssrc)? - consumed);
+    }
+    for (what, waits) in [("new", &mut new), ("connected", &mut connected)] {
+        let mut ms = |q| percentile(waits, q, Duration::from_millis(1));
+        let (p50, p99) = (ms(0.5), ms(0.99));
+        println!("reply to consume to first packet, {what} transport: p50 {p50:.1} ms, p99 {p99:.1} ms");
+        assert!(p99 < 150.0, "on a {what} transport: {p99:.1} ms"); // F12
+    }
+    Ok(())
+}
+
+/// Consumes the channel; when the reply came, and which stream it promises.
+async fn consume(signaling: &mut Signaling, transport: &Value) -> Result<(Instant, u64)> {
+    let opus = json!({ "kind": "audio", "mimeType": "audio/opus", "clockRate": 48_000, "channels": 2 });
+    let request = json!({
+        "channelId": "ops", "transportId": transport, "producerId": "channel:ops", "rtpCapabilities": { "codecs": [opus] },
+    });
+    let consumer = signaling.ask("consume", request).await?;
+    let at = Instant::now();
+    Ok((at, consumer["rtpParameters"]["encodings"][0]["ssrc"].as_u64().context("no ssrc")?))
+}
+
+/// When the first genuine packet of the stream comes in.
+fn first_packet(ear: &mut Lean, ssrc: u64) -> Result<Instant> {
+    let deadline = Instant::now() + SOON;
+    let mut buffer = [0; 2048];
+    while Instant::now() < deadline {
+        let Ok(length) = ear.socket.recv(&mut buffer) else { continue };
+        let at = Instant::now();
+        let Some(packet) = ear.open_rtp(&buffer[..length]) else { continue };
+        let named = packet.as_ref().get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        if named.map(u64::from) == Some(ssrc) {
+            return Ok(at);
+        }
+    }
+    bail!("nothing of the burst within {SOON:?}")
 }

@@ -41,6 +41,8 @@ struct World {
     audit_file: std::path::PathBuf,
     last_id: u64,
     last_source: u64,
+    /// False: the media thread does not come to reading what has arrived.
+    media_reads: bool,
     _dir: tempfile::TempDir,
     _threads: (audit::AuditThread, Vec<PlaybackOrders>),
 }
@@ -82,6 +84,7 @@ impl World {
             audit_file,
             last_id: 0,
             last_source: 100,
+            media_reads: true,
             _dir: dir,
             _threads: (audit_thread, orders),
         };
@@ -110,7 +113,10 @@ impl World {
     fn turn(&mut self) {
         self.executor.turn();
         while let Ok(command) = self.commands.try_recv() {
-            if let Command::Request(request) = command {
+            if matches!(command, Command::Read) && self.media_reads {
+                self.executor.event(Event::MediaRead);
+                self.executor.turn();
+            } else if let Command::Request(request) = command {
                 self.last_source += 1;
                 let source = SourceId(self.last_source);
                 let opened =
@@ -148,7 +154,7 @@ impl World {
             role: role.parse().unwrap(),
             channels: all.map(Into::into).to_vec(),
         };
-        self.executor.socket(SocketEvent::Opened { session, identity, out });
+        self.executor.socket(SocketEvent::Opened { session, identity, resume: None, out });
         self.people.push(Person { session, inbox, replies: Vec::new(), seen: Vec::new() });
         let who = self.people.len() - 1;
         for channel in channels {
@@ -370,4 +376,87 @@ fn a_request_without_id_is_carried_out_and_not_answered() {
     assert!(w.people[gina].replies.is_empty() && w.seen(gina).is_empty());
     say(&mut w, r#"{"type":"ptt-start","data":{"channelId":"nowhere"}}"#);
     assert_eq!(w.seen(gina), ["error: There is no channel 'nowhere' at this event."]);
+}
+
+#[test]
+fn nobody_is_silent_before_what_has_arrived_was_read_but_a_media_thread_that_hangs_keeps_no_floor() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    w.media_reads = false;
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    w.pass(4_199);
+    assert_eq!(w.open_gates(), ["ops b1 p101"], "her packets may be in the socket");
+    w.pass(1);
+    assert_eq!(w.open_gates(), [""; 0]);
+    assert_eq!(w.seen(gina), ["interrupted on ops: No audio arrives from you. Press again.", "ops: nobody"]);
+    w.media_reads = true;
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    w.pass(3_999);
+    assert_eq!(w.open_gates(), ["ops b2 p101"]);
+    w.pass(1);
+    assert_eq!(w.open_gates(), [""; 0], "read at once, judged at once");
+}
+
+#[test]
+fn edges_that_a_stall_kept_waiting_are_judged_by_their_stamps() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    let edge = |w: &World, line: &str, active, at| w.board.move_input(&line.into(), active, at).unwrap();
+    let stall = |w: &mut World, ms: u64| {
+        w.now.fetch_add(Duration::from_millis(ms).as_nanos() as u64, Ordering::Relaxed);
+        w.turn();
+    };
+
+    // Held for 1999 ms, read 5 s later.
+    let (start, before) = (w.now(), w.audit_length());
+    edge(&w, "desk.emergency", true, start);
+    edge(&w, "desk.emergency", false, start + Duration::from_millis(1_999));
+    stall(&mut w, 5_000);
+    assert_eq!(w.audited(before), ["emergency_broadcast.armed desk-1", "emergency_broadcast.aborted desk-1"]);
+
+    // Held for 3 s; the press was read in time, the release after it was long over.
+    let (start, before) = (w.now(), w.audit_length());
+    w.line("desk.emergency", true);
+    edge(&w, "desk.emergency", false, start + Duration::from_millis(3_000));
+    stall(&mut w, 5_000);
+    assert_eq!(w.open_gates(), [""; 0], "nobody holds the button any more");
+    assert_eq!(w.audited(before), ["emergency_broadcast.armed desk-1", "emergency_broadcast.missed desk-1"]);
+
+    // Pressed in the stall and still down after it: it fires late, for it is meant.
+    edge(&w, "desk.emergency", true, w.now());
+    stall(&mut w, 5_000);
+    assert_eq!(w.open_gates().len(), 4);
+    w.line("desk.emergency", false);
+    assert_eq!(w.open_gates(), [""; 0]);
+
+    // A whole press of a talk button: granted and given back, nobody is left with the floor.
+    w.seen(gina);
+    edge(&w, "desk.ptt.ops", true, w.now());
+    edge(&w, "desk.ptt.ops", false, w.now() + Duration::from_millis(500));
+    stall(&mut w, 5_000);
+    assert_eq!(w.open_gates(), [""; 0]);
+    assert_eq!(w.seen(gina), ["ops: Desk 1", "ops: nobody"]);
+}
+
+#[test]
+fn a_pressed_desk_button_outlives_a_stall() {
+    let mut w = World::new();
+    w.line("desk.ptt.ops", true);
+    let before = w.open_gates();
+    assert_eq!(before.len(), 1);
+    w.now.fetch_add(Duration::from_secs(5).as_nanos() as u64, Ordering::Relaxed);
+    w.turn();
+    assert_eq!(w.open_gates(), before);
+}
+
+#[test]
+fn a_producer_that_is_made_anew_in_an_emergency_is_heard_on_every_channel() {
+    let mut w = World::new();
+    let dana = w.enter("dana", "Dana", "dispatch", &["ops"]);
+    w.ask(dana, "emergency-broadcast-start", json!({ "holdDuration": 2000 }));
+    assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p101")), "{:?}", w.open_gates());
+    w.executor.event(Event::Input(crosspatch::control::Input::SourceClosed { source: SourceId(101) }));
+    let again = json!({ "transportId": "t1", "kind": "audio", "channelId": "ops", "rtpParameters": {} });
+    w.ask(dana, "produce", again);
+    assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p102")), "{:?}", w.open_gates());
 }

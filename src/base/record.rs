@@ -30,6 +30,10 @@ actions! {
     AuthLogout = "auth.logout",
     /// A handshake was refused (no, bad, expired or foreign token; banned).
     AuthDenied = "auth.denied",
+    /// A session asked too often; further requests were answered late with an error.
+    RateLimitHit = "rate_limit.hit",
+    /// A user connected too often and was told when to come back.
+    RateLimitBlock = "rate_limit.block",
     /// Somebody asked for what their role or membership does not allow.
     PermissionDenied = "permission.denied",
     /// A channel was joined.

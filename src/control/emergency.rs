@@ -1,9 +1,10 @@
 //! The emergency broadcast (E1–E8, E11): one talker to all channels of the event.
 
+use super::readiness::{LOOK, Receipt};
 use super::{Answer, Burst, Control, Effect, Interruption, MEDIA_TIMEOUT, MIN_HOLD, NETWORK_JITTER, Push, Refusal};
 use crate::base::{Action, BurstId, ChannelId, Mono, ReplyId, SessionId, SourceId, UserId};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A broadcast that runs.
@@ -21,6 +22,11 @@ pub(super) struct Emergency {
     pub failed: BTreeSet<ChannelId>,
     pub retry_at: Option<Mono>,
     pub warned: bool,
+    /// The newest packet on each channel (E9).
+    pub heard: BTreeMap<ChannelId, Mono>,
+    /// What the broadcaster was told last that it reaches (E9).
+    pub receipt: Vec<Receipt>,
+    pub look_at: Mono,
 }
 
 /// E4: a channel that failed is tried again after this.
@@ -135,6 +141,9 @@ impl Control {
             failed: BTreeSet::new(),
             retry_at: None,
             warned: false,
+            heard: BTreeMap::new(),
+            receipt: Vec::new(),
+            look_at: self.now + LOOK,
         });
         for channel in &channels {
             let since = self.now;
@@ -159,7 +168,7 @@ impl Control {
     }
 
     /// E5: the producer of the session that asked, else one of the participant.
-    fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
+    pub(super) fn emergency_source(&self, session: SessionId, user: &UserId) -> Option<SourceId> {
         let first_of = |id: &SessionId| {
             let s = self.sessions.get(id)?;
             s.local.or_else(|| {
@@ -255,7 +264,7 @@ impl Control {
             let end = e.since + self.settings.emergency_max;
             let warning = (!e.warned).then(|| end - END_WARNING.min(self.settings.emergency_max));
             let silence = self.is_network(e.session).then(|| e.last_media + MEDIA_TIMEOUT);
-            [Some(end), warning, silence, e.retry_at].into_iter().flatten()
+            [Some(end), warning, silence, e.retry_at, Some(e.look_at)].into_iter().flatten()
         })
     }
 
@@ -285,6 +294,7 @@ impl Control {
                 self.emit(Effect::OpenGate { channel, burst, source });
             }
         }
+        self.look_at_receipt();
     }
 }
 

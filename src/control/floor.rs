@@ -214,14 +214,21 @@ impl Control {
         for session in self.sessions.values_mut() {
             session.sources.retain(|_, s| *s != source);
         }
+        let Some(e) = self.emergency.as_ref().filter(|e| e.source == Some(source)) else { return };
+        let next = self.emergency_source(e.session, &e.user);
+        if let Some(e) = self.emergency.as_mut() {
+            e.source = next; // E5: another one, or the next one that is made
+        }
+        self.reopen_emergency_gates();
     }
 
-    pub(super) fn heard(&mut self, burst: BurstId, at: Mono) {
+    pub(super) fn heard(&mut self, burst: BurstId, channel: &ChannelId, at: Mono) {
         for held in self.channels.values_mut().filter_map(|c| c.burst.as_mut()).filter(|b| b.id == burst) {
             held.last_media = held.last_media.max(at);
         }
         if let Some(emergency) = self.emergency.as_mut().filter(|e| e.burst == burst) {
             emergency.last_media = emergency.last_media.max(at);
+            emergency.heard.insert(channel.clone(), at);
         }
     }
 
@@ -250,6 +257,19 @@ impl Control {
         let limit = (!unlimited).then(|| burst.since + self.settings.talk_limit);
         let silence = self.is_network(burst.session).then(|| burst.last_media + MEDIA_TIMEOUT);
         (limit, silence)
+    }
+
+    /// When the first holder will have been silent for too long (F10). Whoever takes time further reads what has
+    /// arrived first.
+    #[must_use]
+    pub fn silence_due(&self) -> Option<Mono> {
+        match &self.emergency {
+            Some(e) => self.is_network(e.session).then(|| e.last_media + MEDIA_TIMEOUT),
+            None => {
+                let bursts = self.channels.values().filter_map(|c| c.burst.as_ref());
+                bursts.filter_map(|b| self.limits(b).1).min()
+            }
+        }
     }
 
     pub(super) fn floor_due(&self) -> impl Iterator<Item = Mono> {

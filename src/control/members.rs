@@ -2,10 +2,22 @@
 
 use super::floor::unknown_channel;
 use super::{Answer, Control, Effect, Interruption, Push, Refusal, Session, User};
-use crate::base::{Action, ChannelId, ReplyId, Role, SessionId, UserId};
+use crate::base::{Action, ChannelId, Mono, ReplyId, Role, SessionId, UserId};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// How long a lost session's memberships wait for it.
+pub(super) const RESUME: Duration = Duration::from_secs(30);
+
+/// A session that was lost and may come back.
+#[derive(Debug)]
+pub(super) struct Lost {
+    user: UserId,
+    /// In the order of joining (E6).
+    joined: Vec<ChannelId>,
+    until: Mono,
+}
 
 /// How many channels one session may monitor at once.
 fn join_limit(role: Role) -> usize {
@@ -45,7 +57,7 @@ impl Control {
         }
         let s = self.sessions.get_mut(&session).expect("just added");
         s.local = Some(source);
-        s.capture_works = false;
+        (s.capture_works, s.playback_works) = (false, false);
     }
 
     fn add_session(
@@ -72,6 +84,7 @@ impl Control {
                 sources: BTreeMap::new(),
                 local: None,
                 capture_works: true,
+                playback_works: true,
                 armed: None,
             },
         );
@@ -113,10 +126,16 @@ impl Control {
         if self.emergency.as_ref().is_some_and(|e| e.session == session) {
             self.end_emergency("session-closed", None);
         }
-        let joined: Vec<_> = self.sessions[&session].joined.keys().cloned().collect();
-        for channel in joined {
-            self.remove_member(session, &channel, "user-disconnected");
+        let mut joined: Vec<_> = self.sessions[&session].joined.iter().map(|(c, rank)| (*rank, c.clone())).collect();
+        joined.sort();
+        let joined: Vec<_> = joined.into_iter().map(|(_, channel)| channel).collect();
+        for channel in &joined {
+            self.remove_member(session, channel, "user-disconnected");
         }
+        let now = self.now;
+        self.lost.retain(|_, lost| now < lost.until);
+        let (user, until) = (self.sessions[&session].user.clone(), now + RESUME);
+        self.lost.insert(session, Lost { user, joined, until });
         if let Some(s) = self.sessions.remove(&session)
             && let Some(user) = self.users.get_mut(&s.user)
         {
@@ -126,6 +145,29 @@ impl Control {
                 self.locked_out.retain(|(u, _), _| *u != s.user);
             }
         }
+    }
+
+    /// Gives a new session the memberships of the one that it continues, never its floor. `lost` may still be open: a
+    /// client knows of a dead network before we do.
+    pub(super) fn resume(&mut self, session: SessionId, lost: Option<SessionId>) {
+        let Some(user) = self.sessions.get(&session).map(|s| s.user.clone()) else { return };
+        let own = |of: &UserId| *of == user;
+        if let Some(lost) =
+            lost.filter(|lost| *lost != session && self.sessions.get(lost).is_some_and(|s| own(&s.user)))
+        {
+            self.close_session(lost, "resumed");
+            let reason = "This session continues on another connection.".to_owned();
+            self.emit(Effect::Close { session: lost, reason });
+        }
+        let lost = lost.filter(|lost| self.lost.get(lost).is_some_and(|l| own(&l.user) && self.now < l.until));
+        let mut resumed = Vec::new();
+        for channel in lost.and_then(|lost| self.lost.remove(&lost)).map(|lost| lost.joined).unwrap_or_default() {
+            if self.try_join(session, &channel).is_ok() {
+                resumed.push(channel);
+            }
+        }
+        let states = resumed.iter().map(|channel| self.state(channel)).collect();
+        self.push(vec![session], Push::Session { session, resumed: states });
     }
 
     /// Ends the session's burst on the channel, takes it out, tells the others.
@@ -162,7 +204,7 @@ impl Control {
         self.push(to, push);
     }
 
-    fn user_count(&self, channel: &ChannelId) -> usize {
+    pub(super) fn user_count(&self, channel: &ChannelId) -> usize {
         let members = self.channels[channel].members.iter();
         members.filter_map(|s| self.sessions.get(s)).map(|s| &s.user).collect::<BTreeSet<_>>().len()
     }
@@ -249,6 +291,12 @@ impl Control {
         }
     }
 
+    pub(super) fn playback(&mut self, session: SessionId, works: bool) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.playback_works = works;
+        }
+    }
+
     pub(super) fn force_disconnect(&mut self, session: SessionId, target: &UserId, reason: String, reply: ReplyId) {
         let answer = self.check_manager(session).and_then(|()| self.throw_out(session, target, reason));
         self.reply(reply, answer.map(|()| Answer::Done));
@@ -309,8 +357,9 @@ impl Control {
         }
         let held = self.channels.iter().filter(|(_, c)| c.burst.as_ref().is_some_and(|b| b.user == *target));
         let held: Vec<_> = held.map(|(id, _)| id.clone()).collect();
+        let by = self.sessions.get(&session).map(|s| s.user.clone());
         for channel in held {
-            self.interrupt(&channel, Interruption::Forced, None, reason.clone());
+            self.interrupt(&channel, Interruption::Forced, by.as_ref(), reason.clone());
             self.announce(&channel, None);
         }
         self.push(sessions.clone(), Push::ForceDisconnect { reason: reason.clone() });

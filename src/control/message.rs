@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out of it.
 
+use super::Receipt;
 use crate::base::{BurstId, ChannelId, LineName, Mono, Record, ReplyId, Role, SessionId, SourceId, UserId};
 use std::time::Duration;
 
@@ -18,6 +19,13 @@ pub enum Input {
         role: Role,
         /// Channels that the token allows.
         allowed: Vec<ChannelId>,
+    },
+    /// A session says which one it continues; said once, right after [`Input::Open`].
+    Resume {
+        /// The new session.
+        session: SessionId,
+        /// The one it continues; `None` for a client's first one.
+        lost: Option<SessionId>,
     },
     /// A session ended.
     Close {
@@ -114,10 +122,12 @@ pub enum Input {
         /// Which one.
         source: SourceId,
     },
-    /// The newest packet that the gate saw of a burst (F10).
+    /// The newest packet that a gate saw of a burst (F10).
     Heard {
         /// Which burst.
         burst: BurstId,
+        /// On which channel.
+        channel: ChannelId,
         /// When.
         at: Mono,
     },
@@ -193,6 +203,13 @@ pub enum Input {
     },
     /// The capture device of a desk or port works, or does not (F10).
     Capture {
+        /// The desk's or port's session.
+        session: SessionId,
+        /// True if it works.
+        works: bool,
+    },
+    /// The playback device of a desk or port works, or does not (E10).
+    Playback {
         /// The desk's or port's session.
         session: SessionId,
         /// True if it works.
@@ -337,6 +354,13 @@ pub enum Push {
         /// The participant's role.
         role: Role,
     },
+    /// `session`: how the session may be continued within 30 s, and what it continues itself.
+    Session {
+        /// The session.
+        session: SessionId,
+        /// The floors of the channels that it is a member of again.
+        resumed: Vec<ChannelState>,
+    },
     /// `channel-state`: somebody came or went.
     Member {
         /// The channel's floor.
@@ -392,6 +416,11 @@ pub enum Push {
         name: String,
         /// The member's channel.
         channel: ChannelId,
+    },
+    /// `emergency-broadcast-receipt`: what the broadcast reaches, to the broadcaster (E9).
+    EmergencyReceipt {
+        /// Every channel of the event.
+        channels: Vec<Receipt>,
     },
     /// `force-disconnect`
     ForceDisconnect {
@@ -472,6 +501,13 @@ pub enum Effect {
         /// Which burst.
         burst: BurstId,
     },
+    /// Sound the arming tone from a desk's loudspeaker, or stop it (E3).
+    Tone {
+        /// The desk's session.
+        session: SessionId,
+        /// Whether it sounds.
+        sounds: bool,
+    },
     /// Set an output line.
     Line {
         /// Which one.
@@ -492,10 +528,11 @@ impl Effect {
             Effect::ShutGate { .. } => 1,
             Effect::Push { push: Push::Interrupted { .. }, .. } => 2,
             Effect::OpenGate { .. } => 3,
-            Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Push { .. } | Effect::Leave { .. } => 4,
-            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 5,
-            Effect::Line { keys: false, .. } => 6,
-            Effect::Close { .. } => 7,
+            Effect::Reply { .. } | Effect::AdmitMedia { .. } => 4, // before hundreds of pushes: somebody holds a button
+            Effect::Push { .. } | Effect::Leave { .. } => 5,
+            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 6,
+            Effect::Tone { .. } | Effect::Line { keys: false, .. } => 7,
+            Effect::Close { .. } => 8,
         }
     }
 }

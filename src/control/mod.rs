@@ -5,7 +5,7 @@
 //! come with the time they happened, effects go out in a fixed order.
 //!
 //! **Invariant:** at most one holder a channel (F1). **Invariant:** the effects of one input leave
-//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, tell everybody, key,
+//! in the order of [`Effect::phase`]: audit, shut, tell the interrupted, open, reply, tell everybody, key,
 //! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
 
 mod desk;
@@ -15,12 +15,14 @@ mod hold;
 mod members;
 mod message;
 mod radio;
+mod readiness;
 mod squelch;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use message::{Answer, ChannelState, Effect, Holder, Input, Interruption, Push, Refusal};
+pub use readiness::{RadioState, Reach, Readiness, Receipt};
 
 use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -144,6 +146,8 @@ struct Session {
     local: Option<SourceId>,
     /// False: a desk or port without a working capture device (F10).
     capture_works: bool,
+    /// False: a desk or port without a working playback device (E10).
+    playback_works: bool,
     /// When the client said that its emergency button went down (E2).
     armed: Option<Mono>,
 }
@@ -176,6 +180,8 @@ pub struct Control {
     emergency: Option<emergency::Emergency>,
     desks: Vec<desk::Desk>,
     ports: Vec<radio::Port>,
+    /// Sessions that may come back within [`members::RESUME`].
+    lost: BTreeMap<SessionId, members::Lost>,
     /// Talkers that ran into their limit, and when (F9).
     locked_out: BTreeMap<(UserId, ChannelId), Mono>,
     /// Banned until; `None` is for ever.
@@ -184,6 +190,8 @@ pub struct Control {
     last_rank: u64,
     /// What the lamps and keys show, so that only changes go out.
     lines: BTreeMap<LineName, bool>,
+    /// Desks whose arming tone sounds.
+    toning: BTreeSet<SessionId>,
     now: Mono,
     effects: Vec<Effect>,
     queue: VecDeque<Effect>,
@@ -201,11 +209,13 @@ impl Control {
             emergency: None,
             desks: settings.desks.iter().cloned().map(desk::Desk::new).collect(),
             ports: settings.ports.iter().cloned().map(radio::Port::new).collect(),
+            lost: BTreeMap::new(),
             locked_out: BTreeMap::new(),
             bans: BTreeMap::new(),
             last_burst: 0,
             last_rank: 0,
             lines: BTreeMap::new(),
+            toning: BTreeSet::new(),
             now: Mono::default(),
             effects: Vec::new(),
             queue: VecDeque::new(),
@@ -220,6 +230,7 @@ impl Control {
         self.now = self.now.max(now);
         match input {
             Input::Open { session, user, name, role, allowed } => self.open_session(session, user, name, role, allowed),
+            Input::Resume { session, lost } => self.resume(session, lost),
             Input::Close { session, cause } => self.close_session(session, cause),
             Input::Join { session, channel, reply } => self.join(session, &channel, reply),
             Input::Leave { session, channel, reply } => self.leave(session, &channel, reply),
@@ -234,7 +245,7 @@ impl Control {
             Input::Media { session, channel, reply } => self.admit_media(session, channel.as_ref(), reply),
             Input::SourceOpened { session, channel, source } => self.source_opened(session, &channel, source),
             Input::SourceClosed { source } => self.source_closed(source),
-            Input::Heard { burst, at } => self.heard(burst, at),
+            Input::Heard { burst, channel, at } => self.heard(burst, &channel, at),
             Input::GateFailed { channel, burst } => self.gate_failed(&channel, burst),
             Input::ForceDisconnect { session, target, reason, reply } => {
                 self.force_disconnect(session, &target, reason, reply);
@@ -248,6 +259,7 @@ impl Control {
             Input::ActiveAtStart { line } => self.active_at_start(&line),
             Input::Voice { session, active, stamp } => self.carrier(session, active, stamp),
             Input::Capture { session, works } => self.capture(session, works),
+            Input::Playback { session, works } => self.playback(session, works),
             Input::Drained { session, at } => self.drained(session, at),
         }
         self.settle();

@@ -50,8 +50,13 @@ impl Port {
         }
     }
 
-    fn is_keyed(&self) -> bool {
+    pub(super) fn is_keyed(&self) -> bool {
         matches!(self.keyer, Keyer::Playing(_) | Keyer::Draining { .. } | Keyer::Hang { .. })
+    }
+
+    /// E9: it could not be keyed now because its own carrier is open and goes first.
+    pub(super) fn is_blocked_in_emergency(&self) -> bool {
+        self.squelch.is_open() && self.spec.radio_first_in_emergency
     }
 }
 
@@ -97,7 +102,7 @@ impl Control {
 
     /// E9: ports that cannot be keyed now because their own carrier is open.
     pub(super) fn blocked_ports(&self) -> Vec<String> {
-        let blocked = self.ports.iter().filter(|p| p.squelch.is_open() && p.spec.radio_first_in_emergency);
+        let blocked = self.ports.iter().filter(|p| p.is_blocked_in_emergency());
         blocked.map(|p| p.spec.name.clone()).collect()
     }
 

@@ -60,9 +60,14 @@ struct World {
 impl World {
     /// Everybody is there: Gina, Greg (General), Dana, Dora (Dispatch), Ada (Admin), each in `ops`.
     fn new() -> Self {
-        let mut world = World { control: Control::new(settings()), now: Mono::from_millis(10_000), last_reply: 0 };
+        Self::with(settings())
+    }
+
+    fn with(settings: Settings) -> Self {
+        let mut world = World { control: Control::new(settings), now: Mono::from_millis(10_000), last_reply: 0 };
         for session in [DESK, PORT] {
             world.tell(Input::Capture { session, works: true });
+            world.tell(Input::Playback { session, works: true });
         }
         for (session, name, role) in [
             (GINA, "Gina", Role::General),
@@ -168,6 +173,11 @@ fn line(effect: &Effect) -> String {
             Answer::Left { .. } | Answer::Done => "reply done".into(),
         },
         Effect::Push { to, push } => match push {
+            Push::Session { resumed, .. } => {
+                let one =
+                    |s: &ChannelState| format!(" {}:{}", s.channel, s.holder.as_ref().map_or("idle", |h| &h.name));
+                format!("push {} session{}", sessions(to), resumed.iter().map(one).collect::<String>())
+            }
             Push::ChannelList { .. } => format!("push {} channel-list", sessions(to)),
             Push::Member { action, .. } => format!("push {} {action}", sessions(to)),
             Push::SpeakerChanged { state } => {
@@ -180,6 +190,15 @@ fn line(effect: &Effect) -> String {
             Push::TalkLimitWarning { remaining, .. } => format!("push {} warning {remaining:?}", sessions(to)),
             Push::EmergencyStarted { channel, .. } => format!("push {} emergency on {channel}", sessions(to)),
             Push::EmergencyStopped { channel, .. } => format!("push {} emergency over on {channel}", sessions(to)),
+            Push::EmergencyReceipt { channels } => {
+                let one = |r: &Receipt| {
+                    let radios = r.radios.iter().map(|(_, state)| format!(" {}", state.as_str())).collect::<String>();
+                    let (taken, media) =
+                        (if r.acquired { "taken" } else { "not taken" }, if r.media { " media" } else { "" });
+                    format!("{} {taken}{media}{radios}", r.channel)
+                };
+                format!("push {} receipt {}", sessions(to), channels.iter().map(one).collect::<Vec<_>>().join("; "))
+            }
             Push::ForceDisconnect { .. } => format!("push {} force-disconnect", sessions(to)),
         },
         Effect::AdmitMedia { .. } => "admit media".into(),
@@ -187,6 +206,7 @@ fn line(effect: &Effect) -> String {
         Effect::Close { session, .. } => format!("close {session}"),
         Effect::Play { from, .. } => format!("play from {from:?}"),
         Effect::EndPlay { .. } => "end play".into(),
+        Effect::Tone { session, sounds } => format!("tone {session} {}", if *sounds { "on" } else { "off" }),
         Effect::Line { line, active, .. } => format!("line {line} {}", if *active { "on" } else { "off" }),
     }
 }
@@ -204,8 +224,8 @@ fn f2_an_idle_channel_is_granted_and_everybody_else_is_told() {
         [
             "audit ptt.start gina ops",
             "open ops b1 p113",
-            "push s12,s21,s22,s31 speaker ops Gina",
             "reply Gina",
+            "push s12,s21,s22,s31 speaker ops Gina",
             "line desk.tally.ops on"
         ]
     );
@@ -230,8 +250,8 @@ fn f3_a_dispatcher_cuts_in_and_the_effects_come_in_their_order() {
             "shut ops b1 cut",
             "push s11 interrupted preempted: Dispatch Dana has priority",
             "open ops b2 p213",
-            "push s11,s12,s22,s31 speaker ops Dana",
-            "reply Dana"
+            "reply Dana",
+            "push s11,s12,s22,s31 speaker ops Dana"
         ]
     );
 }
@@ -280,7 +300,7 @@ fn f9_the_limit_warns_cuts_and_locks_out() {
     w.press(GINA, "ops", false);
     let mut lines = Vec::new();
     for _ in 0..60 {
-        w.control.handle(Input::Heard { burst: BurstId(1), at: w.now }, w.now);
+        w.control.handle(Input::Heard { burst: BurstId(1), channel: "ops".into(), at: w.now }, w.now);
         lines.extend(w.pass(1_000));
     }
     assert!(has(&lines, "push s11 warning 10s"), "{lines:#?}");
@@ -313,6 +333,50 @@ fn f13_every_socket_of_an_interrupted_user_hears_of_it() {
     w.open(SessionId(13), "Gina", Role::General);
     w.press(GINA, "ops", false);
     assert!(has(&w.press(DANA, "ops", true), "push s11,s13 interrupted"));
+}
+
+#[test]
+fn a_session_that_comes_back_gets_its_memberships_in_their_order_and_never_the_floor() {
+    let mut w = World::new();
+    let again = SessionId(41);
+    w.join(GINA, "medical");
+    w.press(GINA, "ops", false);
+    w.tell(Input::Close { session: GINA, cause: "connection-lost" });
+    w.pass(29_000);
+    w.open(again, "Gina", Role::General);
+    let lines = w.tell(Input::Resume { session: again, lost: Some(GINA) });
+    assert!(has(&lines, "push s41 session ops:idle medical:idle"), "{lines:#?}");
+    assert!(has(&lines, "push s12,s21,s22,s31 user-joined"), "{lines:#?}");
+    assert!(w.control.join_rank(again, &"ops".into()) < w.control.join_rank(again, &"medical".into()), "E6");
+    assert_eq!(w.holder("ops"), None);
+    // Once only, and only by the same user.
+    let lines = w.tell(Input::Resume { session: GREG, lost: Some(GINA) });
+    assert_eq!(lines, ["push s12 session"]);
+}
+
+#[test]
+fn memberships_wait_for_30_s_and_for_their_own_user() {
+    let mut w = World::new();
+    w.tell(Input::Close { session: GINA, cause: "connection-lost" });
+    assert_eq!(w.tell(Input::Resume { session: GREG, lost: Some(GINA) }), ["push s12 session"]);
+    w.pass(30_000);
+    w.open(SessionId(41), "Gina", Role::General);
+    assert_eq!(w.tell(Input::Resume { session: SessionId(41), lost: Some(GINA) }), ["push s41 session"]);
+}
+
+#[test]
+fn a_session_that_comes_back_before_its_loss_was_noticed_takes_the_place_of_the_old_one() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    w.open(SessionId(41), "Gina", Role::General);
+    let lines = w.tell(Input::Resume { session: SessionId(41), lost: Some(GINA) });
+    assert!(has(&lines, "audit ptt.stop gina ops user-disconnected"), "{lines:#?}");
+    assert!(has(&lines, "push s41 session ops:idle"), "{lines:#?}");
+    assert!(has(&lines, "close s11"), "{lines:#?}");
+    assert_eq!(w.holder("ops"), None);
+    // Nobody continues somebody else's session.
+    let lines = w.tell(Input::Resume { session: SessionId(41), lost: Some(GREG) });
+    assert_eq!(lines, ["push s41 session"]);
 }
 
 #[test]
@@ -376,7 +440,10 @@ fn e2_a_network_press_is_judged_by_the_clients_hold_and_by_our_clock() {
 fn e2_the_button_fires_after_2000_ms_and_aborts_at_1999() {
     let mut w = World::new();
     w.edge("desk.emergency", true);
-    assert!(has(&w.pass(1_999), "line desk.tally.emergency"), "E3: the lamp shows progress");
+    let progress = w.pass(1_999);
+    for shown in ["line desk.tally.emergency off", "line desk.tally.emergency on", "tone s1 off", "tone s1 on"] {
+        assert!(has(&progress, shown), "E3: the lamp and the tone show progress: {progress:#?}");
+    }
     let lines = w.edge("desk.emergency", false);
     assert!(has(&lines, "audit emergency_broadcast.aborted desk-1"), "{lines:#?}");
     assert_eq!(w.control.emergency(), None);
@@ -464,6 +531,88 @@ fn e8_silence_and_the_time_limit_end_it() {
     w.pass(2_000);
     let lines = w.pass(300_000);
     assert!(has(&lines, "emergency_broadcast.stop desk-1 time-limit"), "{lines:#?}");
+}
+
+/// Packets of the broadcast pass on every channel, as often as they do.
+fn talk_for(w: &mut World, ms: u64, burst: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    for _ in 0..ms / 20 {
+        for channel in ["ops", "medical", "security", "logistics"] {
+            lines.extend(w.tell(Input::Heard { burst: BurstId(burst), channel: channel.into(), at: w.now }));
+        }
+        lines.extend(w.pass(20));
+    }
+    lines
+}
+
+#[test]
+fn e9_a_radio_that_receives_is_reported_as_blocked_and_keyed_when_its_carrier_ends() {
+    let mut settings = settings();
+    settings.ports[0].radio_first_in_emergency = true;
+    let mut w = World::with(settings);
+    w.edge("radio.vhf.carrier", true);
+    w.pass(100);
+    assert_eq!(w.holder("security").unwrap(), "VHF 1");
+    assert_eq!(w.control.readiness().summary(), "4 of 4 channels reachable, 1 radio blocked", "E10");
+    let lines = w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    assert!(has(&lines, "shut security b1 cut"), "{lines:#?}");
+    assert!(!has(&lines, "radio.keyed"), "{lines:#?}");
+    let lines = talk_for(&mut w, 200, 2);
+    assert!(
+        has(
+            &lines,
+            "push s21 receipt logistics taken media; medical taken media; ops taken media; security taken media blocked"
+        ),
+        "{lines:#?}"
+    );
+    w.edge("radio.vhf.carrier", false);
+    let lines = w.pass(50);
+    assert!(has(&lines, "audit radio.keyed radio-vhf security"), "within 50 ms of the carrier's end: {lines:#?}");
+    let lines = talk_for(&mut w, 200, 2);
+    assert!(has(&lines, "security taken media keyed"), "{lines:#?}");
+    let lines = w.ask(|reply| Input::StopEmergency { session: DANA, reply });
+    assert!(!has(&lines, "receipt"), "{lines:#?}");
+}
+
+#[test]
+fn e9_the_broadcaster_is_told_when_media_stops_and_when_a_channel_is_not_taken() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    w.tell(Input::GateFailed { channel: "medical".into(), burst: BurstId(1) });
+    let lines = w.pass(100);
+    let first = "push s21 receipt logistics taken; medical not taken; ops taken; security taken keyed";
+    assert!(has(&lines, first), "nothing has been heard yet: {lines:#?}");
+    assert!(has(&talk_for(&mut w, 200, 1), "ops taken media"), "heard");
+    let lines = w.pass(1_500);
+    assert!(has(&lines, "medical taken"), "E4: the retry opened it: {lines:#?}");
+    assert!(has(&lines, "ops taken;"), "and silence is told: {lines:#?}");
+}
+
+#[test]
+fn e10_readiness_says_what_an_emergency_would_not_reach_before_anybody_needs_it() {
+    let mut w = World::new();
+    assert_eq!(w.control.readiness().summary(), "4 of 4 channels reachable");
+    assert_eq!(w.control.readiness().desks, Vec::<String>::new());
+    w.tell(Input::Playback { session: PORT, works: false });
+    w.tell(Input::Capture { session: DESK, works: false });
+    w.tell(Input::ActiveAtStart { line: "desk.emergency".into() });
+    let readiness = w.control.readiness();
+    assert_eq!(readiness.summary(), "3 of 4 channels reachable");
+    let security = readiness.channels.iter().find(|c| c.channel.as_str() == "security").unwrap();
+    assert_eq!(security.obstacles, ["VHF 1 cannot transmit: its sound device does not work"]);
+    assert_eq!(security.listeners, 1, "the desk");
+    assert_eq!(
+        readiness.desks,
+        [
+            "Desk 1: the microphone does not work",
+            "Desk 1: the emergency button is stuck; let go of it, or look at its wiring"
+        ]
+    );
+    w.tell(Input::Playback { session: PORT, works: true });
+    w.tell(Input::Capture { session: DESK, works: true });
+    w.edge("desk.emergency", false);
+    assert_eq!(w.control.readiness().summary(), "4 of 4 channels reachable");
+    assert_eq!(w.control.readiness().desks, Vec::<String>::new());
 }
 
 #[test]

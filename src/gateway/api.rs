@@ -30,8 +30,8 @@ const PANEL_PERIOD: Duration = Duration::from_millis(50);
 /// What the API shows.
 #[derive(Clone)]
 pub struct Api {
-    /// The simulated board.
-    pub board: SimBoard,
+    /// The simulated board; a real one is moved by hand only.
+    pub board: Option<SimBoard>,
     /// What does not change: event, channels, desk, ports, links.
     pub panel: Arc<Value>,
     /// What the loop says of floors, emergency and degraded parts.
@@ -51,6 +51,7 @@ pub fn routes(api: Api) -> Router {
     Router::new()
         .route("/api/panel", get(panel))
         .route("/api/panel/live", get(panel_live))
+        .route("/api/readiness", get(readiness))
         .route("/api/stats", get(stats))
         .route("/api/sim/lines", get(lines))
         .route("/api/sim/lines/{name}", post(move_line))
@@ -104,13 +105,18 @@ async fn panel_live(State(api): State<Api>) -> impl IntoResponse {
 
 fn view(api: &Api) -> Value {
     let mut view = api.live.borrow().clone();
-    view["lines"] = json!(api.board.lines());
+    view["lines"] = json!(api.board.as_ref().map(SimBoard::lines).unwrap_or_default());
     let levels = api.endpoints.iter().flat_map(|e| e.levels());
     view["levels"] = levels
         .map(|(name, dbfs)| (name, json!((f64::from(dbfs) * 10.0).round() / 10.0)))
         .collect::<serde_json::Map<_, _>>()
         .into();
     view
+}
+
+/// What an emergency broadcast would reach (E10).
+async fn readiness(State(api): State<Api>) -> Json<Value> {
+    Json(api.live.borrow()["readiness"].clone())
 }
 
 async fn stats(State(api): State<Api>) -> Json<Value> {
@@ -120,7 +126,7 @@ async fn stats(State(api): State<Api>) -> Json<Value> {
 }
 
 async fn lines(State(api): State<Api>) -> Json<Value> {
-    Json(json!(api.board.lines()))
+    Json(json!(api.board.as_ref().map(SimBoard::lines).unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -130,7 +136,11 @@ struct Move {
 }
 
 async fn move_line(State(api): State<Api>, Path(name): Path<String>, Json(to): Json<Move>) -> Response {
-    match api.board.move_input(&LineName::from(name.as_str()), to.active, mono_now()) {
+    let Some(board) = &api.board else {
+        return (StatusCode::NOT_FOUND, "This board is a real one. Its lines are moved by its buttons only.")
+            .into_response();
+    };
+    match board.move_input(&LineName::from(name.as_str()), to.active, mono_now()) {
         Ok(()) => Json(json!({ "name": name, "direction": "input", "active": to.active })).into_response(),
         Err(e) => (StatusCode::BAD_REQUEST, e.to_string()).into_response(),
     }

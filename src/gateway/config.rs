@@ -3,6 +3,7 @@
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
+use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use crate::net::{addresses, tls};
 use serde::{Deserialize, Deserializer};
@@ -18,6 +19,9 @@ const DEMO: &str = include_str!("demo.toml");
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The board profile: the name of one that the program carries, or a `.toml` file beside the configuration.
+    #[serde(default = "sim")]
+    pub board: String,
     /// The event.
     pub event: Event,
     /// Its talk channels.
@@ -240,6 +244,9 @@ fn hundred_twenty() -> u64 {
 fn minus_thirty() -> f32 {
     -30.0
 }
+fn sim() -> String {
+    "sim".into()
+}
 fn dispatch() -> Role {
     Role::Dispatch
 }
@@ -295,8 +302,12 @@ impl Config {
         for file in [&mut config.tls.certificate, &mut config.tls.key].into_iter().flatten() {
             *file = dir.join(&*file);
         }
+        let profile = config.board.clone();
+        if profile.ends_with(".toml") {
+            config.board = dir.join(&profile).display().to_string();
+        }
         let mut wrong = Vec::new();
-        config.check(|value, sentence| {
+        config.check(&profile, |value, sentence| {
             let find = |v: &str| text.find(&format!("\"{v}\"")).or_else(|| text.find(&format!("/{v}\"")));
             let line = value.and_then(find).map_or(1, |at| line_of(at + 1));
             wrong.push(format!("{name}:{line}: {sentence}"));
@@ -304,8 +315,16 @@ impl Config {
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
     }
 
+    /// The board profile.
+    ///
+    /// # Errors
+    /// As [`Board::load`].
+    pub fn board(&self) -> Result<Board, BoardError> {
+        Board::load(&self.board)
+    }
+
     /// Tells every error with a value that stands near it.
-    fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+    fn check(&self, profile: &str, mut wrong: impl FnMut(Option<&str>, String)) {
         let mut seen = BTreeSet::new();
         if self.channels.is_empty() {
             wrong(None, "the event has no channel; add a [[channel]] with id and name".into());
@@ -372,6 +391,19 @@ impl Config {
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
                 wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
+            }
+        }
+        let emergency = self.desks.iter().filter_map(|d| d.emergency_line.as_deref().map(LineName::from));
+        match self.board() {
+            Err(BoardError(errors)) => {
+                for error in errors {
+                    wrong(Some(profile), error);
+                }
+            }
+            Ok(board) => {
+                for (line, sentence) in board.misfits(&self.lines(), &emergency.collect::<Vec<_>>()) {
+                    wrong(Some(line.as_str()), sentence);
+                }
             }
         }
     }
@@ -506,6 +538,15 @@ mod tests {
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors[0].starts_with("x.toml:52: there is no channel 'securty'; name one"), "{errors:?}");
         assert!(errors[1].contains("always general"), "{errors:?}");
+        let misfit = Config::parse(&DEMO.replace("line = \"radio.vhf.ptt\"", "line = \"radio.uhf.ptt\""), "x.toml");
+        assert_eq!(
+            misfit.unwrap_err().0,
+            [
+                "x.toml:54: the board 'Simulated board' has no line 'radio.uhf.ptt'; add it to the profile or use another"
+            ]
+        );
+        let no_board = Config::parse(&format!("board = \"pie\"\n{DEMO}"), "x.toml").unwrap_err().0;
+        assert_eq!(no_board, ["x.toml:1: board 'pie': there is no such profile; use sim, or the path of a .toml file"]);
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
     }

@@ -8,6 +8,7 @@ use super::media::{Command, MediaHandle};
 use crate::base::clock::mono_now;
 use crate::base::{BurstId, ChannelId, Mono, SessionId, SourceId};
 use crate::control::Input;
+use crate::hardware::audio::sim::Sound;
 use crate::hardware::audio::{AudioError, Capture, FRAME, Playback};
 use crate::media::voice::Frame;
 use crate::media::voice::codec::Encoder;
@@ -32,6 +33,8 @@ const MAX_PACKET: usize = 400;
 const KEPT: usize = 3;
 /// How much the loudspeaker is turned down while its own microphone is open (feedback).
 const DIM_DB: f32 = -20.0;
+/// What a loudspeaker sounds while the emergency button is held (E3).
+const ARMING_TONE: Sound = Sound::Tone { hz: 880.0, level_dbfs: -20.0 };
 /// Opus effort; a Raspberry Pi 3 encodes a frame in well under a millisecond with it.
 const COMPLEXITY: u8 = 5;
 
@@ -79,6 +82,7 @@ pub struct Endpoint {
     open_gates: Mutex<BTreeSet<(BurstId, ChannelId)>>,
     /// True while any is.
     talking: AtomicBool,
+    toning: AtomicBool,
     capture_level: AtomicI32,
     playback_level: AtomicI32,
     orders: SyncSender<Order>,
@@ -111,6 +115,7 @@ impl Endpoint {
             level_names,
             open_gates: Mutex::default(),
             talking: AtomicBool::new(false),
+            toning: AtomicBool::new(false),
             capture_level: AtomicI32::new(floor),
             playback_level: AtomicI32::new(floor),
             orders,
@@ -160,6 +165,11 @@ impl Endpoint {
         self.order(Order::TellWhenDrained);
     }
 
+    /// Sounds the arming tone over everything else, or stops it.
+    pub fn sound_tone(&self, sounds: bool) {
+        self.toning.store(sounds, Ordering::Release);
+    }
+
     fn order(&self, order: Order) {
         if self.orders.try_send(order).is_err() {
             tracing::warn!(session = %self.session, "the playback queue is full; audio was dropped");
@@ -200,6 +210,7 @@ fn with_device<D>(
     endpoint: &Endpoint,
     part: &str,
     events: &tokio::sync::mpsc::Sender<Event>,
+    works: impl Fn(bool) -> Input,
     mut open: impl FnMut() -> Result<D, AudioError>,
     mut run: impl FnMut(D) -> Option<AudioError>,
 ) {
@@ -207,6 +218,7 @@ fn with_device<D>(
     let mut tell = |why: Option<String>| {
         if told.as_ref() != Some(&why) {
             told = Some(why.clone());
+            report(events, Event::Input(works(why.is_none())));
             report(events, Event::Part { part: part.to_owned(), why });
         }
     };
@@ -244,15 +256,14 @@ pub fn capture_thread(
     let (mut was_talking, mut voice) = (false, false);
     let (mut sequence, mut timestamp) = (0u64, 0u32);
     let mut packet = [0; MAX_PACKET];
-    with_device(endpoint, &part, events, &mut open, |mut device| {
-        report(events, Event::Input(Input::Capture { session, works: true }));
+    let works = |works| Input::Capture { session, works };
+    with_device(endpoint, &part, events, works, &mut open, |mut device| {
         let mut frame = [0i16; FRAME];
         loop {
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }
             if let Err(e) = device.read(&mut frame) {
-                report(events, Event::Input(Input::Capture { session, works: false }));
                 return Some(e);
             }
             let stamp = mono_now() - FRAME_TIME;
@@ -322,8 +333,10 @@ pub fn playback_thread(
     // From when on it plays; a port that is not keyed does not, lest sound go to a transmitter that is receiving.
     let mut on_air = (!plan.is_port).then(Mono::default);
     let mut draining = false;
+    let mut played = 0u64;
     let mut sounding: VecDeque<Vec<(ChannelId, Frame)>> = VecDeque::with_capacity(KEPT + 1);
-    with_device(endpoint, &part, events, &mut open, |mut device| {
+    let works = |works| Input::Playback { session, works };
+    with_device(endpoint, &part, events, works, &mut open, |mut device| {
         loop {
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
@@ -378,7 +391,13 @@ pub fn playback_thread(
                     }
                 }
             }
-            let frame = mixed(&mut mixer, &frames, gain(plan, endpoint));
+            let mut frame = mixed(&mut mixer, &frames, gain(plan, endpoint));
+            if endpoint.toning.load(Ordering::Acquire) {
+                mixer.add(&frame, Gain::UNITY);
+                mixer.add(&ARMING_TONE.frame(played), Gain::UNITY);
+                frame = mixer.take();
+            }
+            played += FRAME as u64;
             sounding.push_back(frames);
             if sounding.len() > KEPT {
                 sounding.pop_front();

@@ -3,19 +3,21 @@
 
 use super::Event;
 use super::endpoint::Endpoint;
+use super::limits::{self, Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use crate::audit::{Audit, Stamped};
 use crate::base::clock::wall_now;
-use crate::base::{Action, ChannelId, Mono, Record, ReplyId, SessionId, UserId};
+use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId};
 use crate::control::{Control, Effect, Input, Refusal, Settings};
 use crate::hardware::gpio::{Direction, LineEvent, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::SfuEvent;
-use crate::net::socket::{Outgoing, SocketEvent};
+use crate::net::socket::{Admission, Outgoing, SocketEvent};
 use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// What the executor works with.
@@ -49,11 +51,31 @@ struct Pending {
     media: Option<(Option<ChannelId>, MediaOp)>,
 }
 
+/// Whether the media thread has read what arrived before somebody is judged silent (F10).
+#[derive(Clone, Copy)]
+enum Reading {
+    /// It was not asked.
+    No,
+    /// It was asked then.
+    Since(Mono),
+    /// It has.
+    Done,
+}
+
+/// How long a deadline waits for the media thread to read; a thread that hangs must not keep floors for ever.
+const READING: Duration = Duration::from_millis(200);
+
 /// A connected session.
 struct Client {
     user: UserId,
     out: mpsc::Sender<Outgoing>,
+    pace: Pace,
+    /// Refusals that wait to be said.
+    late: usize,
 }
+
+/// Refusals of one session that may wait to be said; further ones are said at once.
+const LATE: usize = 256;
 
 /// The core with everything that its effects reach.
 pub struct Executor {
@@ -62,10 +84,22 @@ pub struct Executor {
     clients: HashMap<SessionId, Client>,
     pending: HashMap<ReplyId, Pending>,
     last_reply: u64,
+    arrivals: Arrivals,
+    /// Refusals that are said later, lest whoever asks too often ask even more often.
+    late: BTreeMap<(Mono, ReplyId), (SessionId, String)>,
     reported: BTreeMap<String, Option<String>>,
+    reading: Reading,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
+    /// What pages are shown is not the newest any more.
+    stale: bool,
+    /// When pages may be shown something again.
+    show_at: Mono,
 }
+
+/// Pages are shown news no more often than this: making the view takes longer the more channels there are, and grants
+/// do not wait for it.
+const SHOW_PERIOD: Duration = Duration::from_millis(50);
 
 impl Executor {
     /// A core that has started: inputs that are active already are faults (E3).
@@ -77,8 +111,13 @@ impl Executor {
             clients: HashMap::new(),
             pending: HashMap::new(),
             last_reply: 0,
+            arrivals: Arrivals::default(),
+            late: BTreeMap::new(),
             reported: BTreeMap::new(),
+            reading: Reading::No,
             failed_gates: Vec::new(),
+            stale: true,
+            show_at: Mono::default(),
         };
         executor.record(Record::new(Action::SystemStart));
         executor.find_active_inputs();
@@ -89,13 +128,24 @@ impl Executor {
     pub fn turn(&mut self) {
         self.read_lines();
         self.run_timers();
-        self.publish();
+        self.say_late();
+        let now = self.now();
+        if self.stale && now >= self.show_at {
+            (self.stale, self.show_at) = (false, now + SHOW_PERIOD);
+            self.publish();
+        }
     }
 
     /// When [`Executor::turn`] is due without an event.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.control.next_timeout()
+        let control = match self.reading {
+            Reading::Since(asked) => Some(asked + READING),
+            Reading::No | Reading::Done => self.control.next_timeout(),
+        };
+        let late = self.late.keys().next().map(|(due, _)| *due);
+        let show = self.stale.then_some(self.show_at);
+        [control, late, show].into_iter().flatten().min()
     }
 
     /// How many parts have said whether they are up.
@@ -131,14 +181,28 @@ impl Executor {
         if self.control.next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        for count in self.parts.gates.counts() {
+        for count in self.parts.gates.counts().into_iter().filter(|count| count.open) {
             if let Some(at) = count.last_packet {
-                let at = now - at.elapsed();
-                self.control.handle(Input::Heard { burst: count.burst, at }, now);
+                let (burst, channel, at) = (count.burst, count.channel, now - at.elapsed());
+                self.control.handle(Input::Heard { burst, channel, at }, now);
             }
         }
-        self.control.handle_timeout(now);
+        if !self.must_read_first(now) {
+            self.control.handle_timeout(now);
+        }
         self.apply();
+    }
+
+    /// True while somebody would be judged silent by packets that nobody has read yet: after a stall of the process
+    /// they wait in the socket (F10).
+    fn must_read_first(&mut self, now: Mono) -> bool {
+        let somebody_is_silent = self.control.silence_due().is_some_and(|due| now >= due);
+        self.reading = match self.reading {
+            Reading::No if somebody_is_silent && self.parts.media.send(Command::Read) => Reading::Since(now),
+            Reading::Since(asked) if somebody_is_silent && now < asked + READING => Reading::Since(asked),
+            Reading::No | Reading::Since(_) | Reading::Done => Reading::No,
+        };
+        matches!(self.reading, Reading::Since(_))
     }
 
     fn find_active_inputs(&mut self) {
@@ -165,6 +229,11 @@ impl Executor {
         match event {
             Event::Input(input) => self.input(input),
             Event::Lines => {}
+            Event::MediaRead => {
+                if let Reading::Since(_) = self.reading {
+                    self.reading = Reading::Done;
+                }
+            }
             Event::Media(done) => self.media_done(done),
             Event::Sfu(SfuEvent::SourceGone { source }) => self.input(Input::SourceClosed { source }),
             Event::Sfu(SfuEvent::TransportFailed { session, transport_id, reason }) => {
@@ -177,6 +246,7 @@ impl Executor {
     }
 
     fn part(&mut self, part: String, why: Option<String>) {
+        self.stale = true;
         let before = self.reported.insert(part.clone(), why.clone());
         let (action, detail) = match &why {
             Some(why) => {
@@ -200,14 +270,18 @@ impl Executor {
     /// Takes one event from a socket.
     pub fn socket(&mut self, event: SocketEvent) {
         match event {
-            SocketEvent::Admit { user, answer } => drop(answer.send(!self.control.is_banned(&user, self.now()))),
+            SocketEvent::Admit { user, role, answer } => drop(answer.send(self.admit(&user, role))),
             SocketEvent::Refused { why } => {
                 self.record(Record::new(Action::AuthDenied).with(json!({ "why": why })));
             }
-            SocketEvent::Opened { session, identity, out } => {
-                self.clients.insert(session, Client { user: identity.user.clone(), out });
+            SocketEvent::Opened { session, identity, resume, out } => {
+                let client = Client { user: identity.user.clone(), out, pace: Pace::default(), late: 0 };
+                self.clients.insert(session, client);
                 let (user, name, role) = (identity.user, identity.name, identity.role);
                 self.input(Input::Open { session, user, name, role, allowed: identity.channels });
+                if let Some(lost) = resume {
+                    self.input(Input::Resume { session, lost: lost.parse().ok() });
+                }
             }
             SocketEvent::Text { session, text } => self.text(session, &text),
             SocketEvent::Closed { session, cause } => {
@@ -225,6 +299,11 @@ impl Executor {
         self.last_reply += 1;
         let reply = ReplyId(self.last_reply);
         let wire::Envelope { id, request } = wire::parse(text, session, reply);
+        if !request.as_ref().is_ok_and(Request::is_exempt_from_limits)
+            && let Some(too_fast) = self.too_fast(session)
+        {
+            return self.refuse_late(session, reply, id.as_ref(), too_fast);
+        }
         match request {
             Ok(Request::Ping) => {
                 if let Some(id) = id {
@@ -240,6 +319,52 @@ impl Executor {
                 self.input(Input::Media { session, channel, reply });
             }
             Err(refusal) => self.send(session, wire::error(id.as_ref(), &refusal)),
+        }
+    }
+
+    fn admit(&mut self, user: &UserId, role: Role) -> Admission {
+        let now = self.now();
+        if self.control.is_banned(user, now) {
+            return Admission::Banned;
+        }
+        match self.arrivals.take(user, limits::channels_at_once(role), now) {
+            Ok(()) => Admission::Yes,
+            Err(retry_after) => {
+                let record = Record::new(Action::RateLimitBlock).to(user);
+                self.record(record.with(json!({ "retryAfterMs": retry_after.as_millis() as u64 })));
+                Admission::TooMany { retry_after }
+            }
+        }
+    }
+
+    fn too_fast(&mut self, session: SessionId) -> Option<TooFast> {
+        let now = self.now();
+        self.clients.get_mut(&session)?.pace.take(now).err()
+    }
+
+    /// Answers a request above the limit without carrying it out, ever later.
+    fn refuse_late(&mut self, session: SessionId, reply: ReplyId, id: Option<&Value>, too_fast: TooFast) {
+        let now = self.now();
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let wait = if client.late < LATE { too_fast.answer_after } else { Duration::ZERO };
+        client.late += 1;
+        let user = client.user.clone();
+        if too_fast.is_first {
+            self.record(Record::new(Action::RateLimitHit).to(&user).with(json!({ "session": session.to_string() })));
+        }
+        let retry_ms = too_fast.retry_after.as_millis();
+        let refusal = Refusal::new("rate-limited", format!("Too many requests. Try again in {retry_ms} ms."));
+        self.late.insert((now + wait, reply), (session, wire::error(id, &refusal)));
+    }
+
+    fn say_late(&mut self) {
+        let now = self.now();
+        while let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (session, text) = entry.remove();
+            if let Some(client) = self.clients.get_mut(&session) {
+                client.late -= 1;
+            }
+            self.send(session, text);
         }
     }
 
@@ -264,6 +389,7 @@ impl Executor {
     fn apply(&mut self) {
         self.failed_gates.clear();
         while let Some(effect) = self.control.next_effect() {
+            self.stale = true;
             match effect {
                 Effect::Audit(record) => self.record(record),
                 Effect::ShutGate { channel, burst, cut } => {
@@ -316,6 +442,11 @@ impl Executor {
                 Effect::EndPlay { session, .. } => {
                     if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
                         endpoint.tell_when_drained();
+                    }
+                }
+                Effect::Tone { session, sounds } => {
+                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
+                        endpoint.sound_tone(sounds);
                     }
                 }
                 Effect::Line { line, active, .. } => {
@@ -374,13 +505,9 @@ impl Executor {
             "channels": wire::states(&self.control.states(), clock),
             "emergency": emergency,
             "degraded": degraded,
+            "readiness": wire::readiness(&self.control.readiness()),
+            "receipt": wire::receipts(self.control.receipt()),
         });
-        self.parts.live.send_if_modified(|shown| {
-            let changed = *shown != view;
-            if changed {
-                *shown = view;
-            }
-            changed
-        });
+        self.parts.live.send_replace(view);
     }
 }

@@ -47,6 +47,8 @@ pub enum Command {
     },
     /// The box's addresses have changed.
     Announce(Vec<SocketAddr>),
+    /// Read what has arrived, then say [`Event::MediaRead`] (F10).
+    Read,
     /// Counters for the API.
     Stats(tokio::sync::oneshot::Sender<Value>),
     /// The end.
@@ -121,6 +123,8 @@ pub struct MediaThread {
     poll: Poll,
     commands: Receiver<Command>,
     events: tokio::sync::mpsc::Sender<Event>,
+    /// Somebody waits for the socket to be empty.
+    asked_to_read: bool,
 }
 
 impl MediaThread {
@@ -141,7 +145,7 @@ impl MediaThread {
                 tracing::error!("the media thread cannot be woken: {e}");
             }
         });
-        Ok((handle, MediaThread { sfu, socket, poll, commands, events }))
+        Ok((handle, MediaThread { sfu, socket, poll, commands, events, asked_to_read: false }))
     }
 
     /// Runs until [`Command::Stop`].
@@ -163,14 +167,15 @@ impl MediaThread {
                     return;
                 }
                 more = self.read_datagrams();
-                let now = Instant::now();
-                if self.sfu.next_timeout().is_some_and(|at| now >= at) {
-                    let socket = &self.socket;
-                    self.sfu.handle_timeout(now, &mut |datagram, to| send(socket, datagram, to));
-                }
+                // Always: a command may have left something to be sent, such as the last word of a closed transport.
+                let socket = &self.socket;
+                self.sfu.handle_timeout(Instant::now(), &mut |datagram, to| send(socket, datagram, to));
                 while let Some(event) = self.sfu.poll_event() {
-                    self.tell(event);
+                    self.tell(Event::Sfu(event));
                 }
+            }
+            if std::mem::take(&mut self.asked_to_read) {
+                self.tell(Event::MediaRead);
             }
         }
     }
@@ -180,14 +185,21 @@ impl MediaThread {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Request(request) => self.request(*request),
-                Command::CloseSession(session) => drop(self.sfu.close_session(session)),
-                Command::Leave(session, channel) => drop(self.sfu.leave(session, &channel)),
+                Command::CloseSession(session) => {
+                    let gone = self.sfu.close_session(session);
+                    self.tell_gone(gone);
+                }
+                Command::Leave(session, channel) => {
+                    let gone = self.sfu.leave(session, &channel);
+                    self.tell_gone(gone);
+                }
                 Command::Frame { source, sequence, timestamp, level, payload } => {
                     let socket = &self.socket;
                     let frame = Frame { payload: &payload, timestamp, sequence, level };
                     self.sfu.local_frame(source, frame, Instant::now(), &mut |datagram, to| send(socket, datagram, to));
                 }
                 Command::Announce(addresses) => self.sfu.announce(&addresses),
+                Command::Read => self.asked_to_read = true,
                 Command::Stats(answer) => drop(answer.send(json!(self.sfu.stats()))),
                 Command::Stop => return false,
             }
@@ -217,8 +229,14 @@ impl MediaThread {
         true
     }
 
-    fn tell(&self, event: SfuEvent) {
-        if self.events.blocking_send(Event::Sfu(event)).is_err() {
+    fn tell_gone(&self, sources: Vec<SourceId>) {
+        for source in sources {
+            self.tell(Event::Sfu(SfuEvent::SourceGone { source }));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if self.events.blocking_send(event).is_err() {
             tracing::debug!("the gateway is stopping");
         }
     }
@@ -227,10 +245,7 @@ impl MediaThread {
         let (session, reply) = (request.session, request.reply);
         let (mut opened, mut closed) = (None, None);
         let result = self.carry_out(request, &mut opened, &mut closed);
-        let done = MediaDone { reply, session, result, opened, closed };
-        if self.events.blocking_send(Event::Media(done)).is_err() {
-            tracing::debug!("the gateway is stopping");
-        }
+        self.tell(Event::Media(MediaDone { reply, session, result, opened, closed }));
     }
 
     fn carry_out(
@@ -266,7 +281,8 @@ impl MediaThread {
                 Ok(json!({ "iceParameters": ice }))
             }
             MediaOp::CloseTransport(data) => {
-                self.sfu.close_transport(session, &text(&data, "transportId")).map_err(refused)?;
+                let gone = self.sfu.close_transport(session, &text(&data, "transportId")).map_err(refused)?;
+                self.tell_gone(gone);
                 Ok(done)
             }
             MediaOp::Produce(data) => {
@@ -279,7 +295,11 @@ impl MediaThread {
             }
             MediaOp::Consume(data) => {
                 let capabilities = field(&data, "rtpCapabilities")?;
-                let (transport, producer) = (text(&data, "transportId"), text(&data, "producerId"));
+                let transport = match data["transportId"].as_str() {
+                    Some(transport) => transport.to_owned(),
+                    None => self.sfu.receiving_transport(session).map_err(refused)?,
+                };
+                let producer = text(&data, "producerId");
                 let made =
                     self.sfu.consume(session, &transport, &channel, &producer, rank, &capabilities).map_err(refused)?;
                 Ok(json!(made))

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control_loop;
 pub mod endpoint;
 pub mod executor;
+pub mod limits;
 pub mod media;
 pub mod reach;
 
@@ -15,8 +16,9 @@ use crate::base::clock::{mono_now, unix_ms_now};
 use crate::base::{ChannelId, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::gpio::Lines;
+use crate::hardware::board::Backend;
 use crate::hardware::gpio::sim::SimBoard;
+use crate::hardware::gpio::{Lines, NoLines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -53,6 +55,8 @@ pub enum Event {
     Media(MediaDone),
     /// News of the SFU.
     Sfu(SfuEvent),
+    /// The media thread has read everything that had arrived when it was asked.
+    MediaRead,
     /// Lines have edges to read.
     Lines,
     /// A part is up (`None`) or degraded, because ….
@@ -159,15 +163,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
-    let board = SimBoard::new(&config.lines());
-    let lines = board.open();
-    let wake = events.clone();
-    board.set_waker(Box::new(move || drop(wake.try_send(Event::Lines))));
+    let (lines, sim_board) = open_board(&config, &events)?;
 
     let (live_sender, live) = watch::channel(json!({ "channels": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
-        board,
+        board: sim_board,
         panel: Arc::new(panel(&config, &tokens)?),
         live,
         tls: shown.clone(),
@@ -183,7 +184,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2;
+    let parts = voices.len() * 2 + 1; // each voice has two, and the board is one
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
@@ -213,7 +214,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines: Box::new(lines) as Box<dyn Lines>,
+        lines,
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -268,6 +269,34 @@ fn at_once(stream: &tokio::net::TcpStream) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!("a connection keeps small messages back: {e}");
     }
+}
+
+/// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.
+fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>)> {
+    let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
+    let wake = move || drop(wake.try_send(Event::Lines));
+    let mut sim_board = None;
+    let lines: Result<Box<dyn Lines>, String> = match board.backend {
+        Backend::Sim => {
+            let sim = SimBoard::new(&wanted);
+            sim.set_waker(Box::new(wake));
+            let lines = Box::new(sim.open());
+            sim_board = Some(sim);
+            Ok(lines)
+        }
+        #[cfg(feature = "rppal")]
+        Backend::Rppal => crate::hardware::gpio::rppal::RppalLines::open(&board, &wanted, wake)
+            .map(|lines| Box::new(lines) as Box<dyn Lines>)
+            .map_err(|e| e.to_string()),
+        #[cfg(not(feature = "rppal"))]
+        Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
+    };
+    let (lines, why) = match lines {
+        Ok(lines) => (lines, None),
+        Err(why) => (Box::new(NoLines(wanted)) as Box<dyn Lines>, Some(why)),
+    };
+    events.try_send(Event::Part { part: format!("board '{}'", board.name), why }).ok();
+    Ok((lines, sim_board))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {

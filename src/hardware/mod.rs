@@ -4,4 +4,5 @@
 //! decides what a press means or who may talk: it knows nothing of floors, channels or people.
 
 pub mod audio;
+pub mod board;
 pub mod gpio;

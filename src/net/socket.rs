@@ -4,7 +4,7 @@
 //! queue or two missed heartbeats end the session.
 
 use super::token::{Identity, TokenError, Tokens};
-use crate::base::{SessionId, UserId};
+use crate::base::{Role, SessionId, UserId};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -18,11 +18,27 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The largest message a client may send, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// What a session keeps to read into, in bytes: requests are far smaller, and a box has hundreds of sessions.
+const READ_BUFFER: usize = 4 * 1024;
 /// Messages that may wait for a slow client before its session is ended.
 const OUT_QUEUE: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Sessions that desks and ports may take; the network's begin above.
 const FIRST_SESSION: u64 = 1000;
+
+/// Whether a participant may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes.
+    Yes,
+    /// No: banned.
+    Banned,
+    /// Not now: too many connections.
+    TooMany {
+        /// When there is room again.
+        retry_after: Duration,
+    },
+}
 
 /// What happens on sockets.
 #[derive(Debug)]
@@ -31,8 +47,10 @@ pub enum SocketEvent {
     Admit {
         /// Who.
         user: UserId,
-        /// True if so.
-        answer: oneshot::Sender<bool>,
+        /// In which role.
+        role: Role,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Admission>,
     },
     /// A handshake was refused.
     Refused {
@@ -45,6 +63,9 @@ pub enum SocketEvent {
         session: SessionId,
         /// Whose it is.
         identity: Identity,
+        /// What the client says that it continues: the session in `?resume=`, empty for the first one; `None` from clients
+        /// that know nothing of it.
+        resume: Option<String>,
         /// Where messages to it go.
         out: mpsc::Sender<Outgoing>,
     },
@@ -111,16 +132,30 @@ pub async fn upgrade(
         }
     };
     let (answer, admitted) = oneshot::channel();
-    sockets.events.send(SocketEvent::Admit { user: identity.user.clone(), answer }).await.ok();
-    if !admitted.await.unwrap_or(false) {
-        sockets.events.send(SocketEvent::Refused { why: format!("{} is banned", identity.user) }).await.ok();
-        return (StatusCode::FORBIDDEN, "You are banned from this event. Ask an administrator.").into_response();
+    let ask = SocketEvent::Admit { user: identity.user.clone(), role: identity.role, answer };
+    sockets.events.send(ask).await.ok();
+    match admitted.await {
+        Ok(Admission::Yes) => {}
+        Ok(Admission::Banned) => {
+            sockets.events.send(SocketEvent::Refused { why: format!("{} is banned", identity.user) }).await.ok();
+            return (StatusCode::FORBIDDEN, "You are banned from this event. Ask an administrator.").into_response();
+        }
+        Ok(Admission::TooMany { retry_after }) => {
+            let seconds = retry_after.as_secs() + 1;
+            let headers = [(header::RETRY_AFTER, seconds.to_string())];
+            let text = format!("You connect too often. Try again in {seconds} s.");
+            return (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response();
+        }
+        Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "The gateway is stopping.").into_response(),
     }
+    let resume = query.get("resume").cloned();
     let session = SessionId(sockets.next.fetch_add(1, Ordering::Relaxed));
     ws.protocols(["voiceping"])
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| run(socket, session, identity, sockets.events))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .on_upgrade(move |socket| run(socket, session, identity, resume, sockets.events))
 }
 
 /// The token: a bearer, a query parameter, `token-<jwt>` or the offered subprotocol that is not ours.
@@ -137,10 +172,16 @@ fn find_token(headers: &HeaderMap, query: &HashMap<String, String>) -> Option<St
     Some(token.strip_prefix("token-").unwrap_or(token).to_owned())
 }
 
-async fn run(socket: WebSocket, session: SessionId, identity: Identity, events: mpsc::Sender<SocketEvent>) {
+async fn run(
+    socket: WebSocket,
+    session: SessionId,
+    identity: Identity,
+    resume: Option<String>,
+    events: mpsc::Sender<SocketEvent>,
+) {
     let (out, mut outgoing) = mpsc::channel(OUT_QUEUE);
     let (mut sink, mut stream) = socket.split();
-    if events.send(SocketEvent::Opened { session, identity, out }).await.is_err() {
+    if events.send(SocketEvent::Opened { session, identity, resume, out }).await.is_err() {
         return;
     }
     let mut heartbeat = tokio::time::interval(HEARTBEAT);

@@ -18,8 +18,11 @@ struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     global_role: Option<String>,
     event_id: String,
-    #[serde(default, alias = "eventRole", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     role: Option<String>,
+    /// The older spelling of `role`; it may stand beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event_role: Option<String>,
     #[serde(default)]
     channel_ids: Vec<String>,
     exp: u64,
@@ -103,6 +106,7 @@ impl Tokens {
             global_role: Some(if identity.role == Role::Admin { "ADMIN" } else { "USER" }.to_owned()),
             event_id: self.event.clone(),
             role: Some(identity.role.as_str().to_owned()),
+            event_role: Some(identity.role.as_str().to_owned()),
             channel_ids: identity.channels.iter().map(ToString::to_string).collect(),
             exp,
         };
@@ -126,7 +130,7 @@ impl Tokens {
         if claims.event_id != self.event {
             return Err(TokenError::ForeignEvent(claims.event_id));
         }
-        let role = match (claims.global_role.as_deref(), claims.role.as_deref()) {
+        let role = match (claims.global_role.as_deref(), claims.role.or(claims.event_role).as_deref()) {
             (Some("ADMIN"), _) => Role::Admin,
             (_, Some("DISPATCH")) => Role::Dispatch,
             (_, _) => Role::General,

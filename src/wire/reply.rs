@@ -2,7 +2,7 @@
 
 use super::{WallClock, channel_producer_id};
 use crate::base::{ChannelId, Role};
-use crate::control::{Answer, ChannelState, Push, Refusal};
+use crate::control::{Answer, ChannelState, Push, RadioState, Reach, Readiness, Receipt, Refusal};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -41,6 +41,43 @@ pub(super) fn state(state: &ChannelState, clock: WallClock) -> Value {
 #[must_use]
 pub fn states(all: &[ChannelState], clock: WallClock) -> Vec<Value> {
     all.iter().map(|s| state(s, clock)).collect()
+}
+
+/// What a running broadcast reaches, channel by channel (E9).
+#[must_use]
+pub fn receipts(all: &[Receipt]) -> Vec<Value> {
+    let one = |receipt: &Receipt| {
+        json!({
+            "channelId": receipt.channel.as_str(),
+            "acquired": receipt.acquired,
+            "mediaFlowing": receipt.media,
+            "radios": radios(&receipt.radios),
+        })
+    };
+    all.iter().map(one).collect()
+}
+
+/// Whether an emergency broadcast would work (E10).
+#[must_use]
+pub fn readiness(readiness: &Readiness) -> Value {
+    let channel = |reach: &Reach| {
+        json!({
+            "channelId": reach.channel.as_str(),
+            "reachable": reach.obstacles.is_empty(),
+            "obstacles": reach.obstacles,
+            "listeners": reach.listeners,
+            "radios": radios(&reach.radios),
+        })
+    };
+    json!({
+        "summary": readiness.summary(),
+        "desks": readiness.desks,
+        "channels": readiness.channels.iter().map(channel).collect::<Vec<_>>(),
+    })
+}
+
+fn radios(all: &[(String, RadioState)]) -> Vec<Value> {
+    all.iter().map(|(name, state)| json!({ "name": name, "state": state.as_str() })).collect()
 }
 
 /// The reply to a request with `id`, whatever its type was.
@@ -125,6 +162,9 @@ pub fn push(push: &Push, clock: WallClock) -> String {
                 "globalRole": if *role == Role::Admin { "ADMIN" } else { "USER" },
             }),
         ),
+        Push::Session { session, resumed } => {
+            message("session", json!({ "sessionId": session.to_string(), "resumed": states(resumed, clock) }))
+        }
         Push::Member { state: s, action, user, name, user_count } => {
             let extra = json!({ "action": action, "userId": user.as_str(), "userName": name, "userCount": user_count });
             message("channel-state", with(state(s, clock), extra))
@@ -153,6 +193,9 @@ pub fn push(push: &Push, clock: WallClock) -> String {
             let data =
                 json!({ "dispatchUserId": user.as_str(), "dispatchUserName": name, "channelId": channel.as_str() });
             message(kind, data)
+        }
+        Push::EmergencyReceipt { channels } => {
+            message("emergency-broadcast-receipt", json!({ "channels": receipts(channels) }))
         }
         Push::ForceDisconnect { reason } => message("force-disconnect", json!({ "reason": reason })),
     }

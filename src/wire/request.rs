@@ -30,6 +30,24 @@ pub enum Request {
     Ping,
 }
 
+impl Request {
+    /// True for emergency traffic and releases: no limit may hold them up.
+    #[must_use]
+    pub fn is_exempt_from_limits(&self) -> bool {
+        match self {
+            Request::Core(input) => matches!(
+                **input,
+                Input::Release { .. }
+                    | Input::Leave { .. }
+                    | Input::Arm { .. }
+                    | Input::StartEmergency { .. }
+                    | Input::StopEmergency { .. }
+            ),
+            Request::Media { .. } | Request::Ping => false,
+        }
+    }
+}
+
 /// A media request, with the message's `data` as it came.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MediaOp {
@@ -166,7 +184,9 @@ fn read(message: &mut Map<String, Value>, session: SessionId, reply: ReplyId) ->
             media(Some(data.channel()?), MediaOp::Produce(Value::Object(data.0)))
         }
         "consume" => {
-            data.text("transportId")?;
+            if data.0.contains_key("transportId") {
+                data.text("transportId")?; // old clients name none
+            }
             data.text("producerId")?;
             media(Some(data.channel()?), MediaOp::Consume(Value::Object(data.0)))
         }

@@ -9,6 +9,7 @@ import { waitFor } from './wait.mjs';
 const DESK_HZ = 1200;
 const OPS_HZ = 400;
 const MEDICAL_HZ = 800;
+const ARMING_HZ = 880;
 /** How much the desk's loudspeaker is turned down while its microphone is open. */
 const DIM_DB = -20;
 
@@ -185,6 +186,24 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   }
   t.diagnostic(`medical was silent for ${silentMs} ms`);
   assert.ok(silentMs <= 20, `medical was silent for ${silentMs} ms because ops was cut`);
+});
+
+test('while the emergency button is held, the loudspeaker sounds a tone and the lamp blinks; letting go early stops both', async (t) => {
+  const lampOf = () => gateway.isActive('desk.tally.emergency');
+  const from = now();
+  await gateway.move('desk.emergency', true);
+  await waitFor('the emergency lamp to be lit', lampOf);
+  await waitFor('the emergency lamp to be dark', async () => !(await lampOf()));
+  await sounding(ARMING_HZ, from);
+  await gateway.move('desk.emergency', false);
+  const aborted = await gateway.audited("action = 'emergency_broadcast.aborted'");
+  assert.ok(aborted.detail.heldMs < 2000);
+  const sound = (await loudspeaker.reaches(now() + 500)).between(from);
+  const end = sound.toneSpan(ARMING_HZ).until - decidedAt(aborted);
+  t.diagnostic(`sounded until ${Math.round(end)} ms after letting go`);
+  assert.ok(end < 200, `sounded until ${end} ms after letting go`);
+  assert.equal(await lampOf(), false);
+  assert.deepEqual(await gateway.audit("action = 'emergency_broadcast.start'"), []);
 });
 
 test('no script of any page failed', () => {

@@ -1,8 +1,10 @@
 //! A gateway of one's own: the real binary in a directory of its own, on free ports.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
-use std::path::Path;
+use crosspatch::audit::{self, Row};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -16,15 +18,18 @@ const START: Duration = Duration::from_secs(20);
 /// A running gateway; it ends when this is dropped.
 pub struct Gateway {
     process: Child,
+    /// What the command line says of the event.
+    event: Vec<PathBuf>,
     state: TempDir,
+    /// What `ready.json` says.
+    ready: Value,
     http: String,
 }
 
 impl Gateway {
     /// Starts the demo event and waits until everything is up.
     pub async fn demo() -> Result<Self> {
-        let state = TempDir::new()?;
-        Self::start(state, &["--demo".as_ref()]).await
+        Self::start(TempDir::new()?, vec!["--demo".into()]).await
     }
 
     /// Starts an event with this configuration.
@@ -32,37 +37,61 @@ impl Gateway {
         let state = TempDir::new()?;
         let path = state.path().join("event.toml");
         std::fs::write(&path, config)?;
-        Self::start(state, &["--config".as_ref(), &path]).await
+        Self::start(state, vec!["--config".into(), path]).await
     }
 
-    async fn start(state: TempDir, event: &[&Path]) -> Result<Self> {
-        let process = Command::new(BINARY)
-            .arg("run")
-            .args(event)
-            .args(["--listen", "127.0.0.1:0", "--media-port", "0", "--state-dir"])
-            .arg(state.path())
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::null())
-            .spawn()
-            .context("the gateway does not start")?;
-        let mut gateway = Gateway { process, state, http: String::new() };
-        let ready = gateway.state.path().join("ready.json");
+    async fn start(state: TempDir, event: Vec<PathBuf>) -> Result<Self> {
+        let process = spawn(state.path(), &event)?;
+        let mut gateway = Gateway { process, event, state, ready: Value::Null, http: String::new() };
+        gateway.wait_until_ready().await?;
+        Ok(gateway)
+    }
+
+    /// Kills the process without a chance to say anything, and starts another in the same state directory.
+    pub async fn crash_and_restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        // The dead one's: whoever waits for the new one must not read it.
+        std::fs::remove_file(self.state.path().join("ready.json"))?;
+        self.process = spawn(self.state.path(), &self.event)?;
+        self.wait_until_ready().await
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = self.state.path().join("ready.json");
         let deadline = Instant::now() + START;
         while !ready.exists() {
-            if let Some(status) = gateway.process.try_wait()? {
+            if let Some(status) = self.process.try_wait()? {
                 bail!("the gateway ended at once: {status}");
             }
             ensure!(Instant::now() < deadline, "the gateway was not ready within {START:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let ready: Value = serde_json::from_str(&std::fs::read_to_string(ready)?)?;
-        gateway.http = ready["http"].as_str().context("ready.json names no http address")?.to_owned();
-        Ok(gateway)
+        self.ready = serde_json::from_str(&std::fs::read_to_string(ready)?)?;
+        self.http = self.ready["http"].as_str().context("ready.json names no http address")?.to_owned();
+        Ok(())
+    }
+
+    /// Sends the process a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
+        ensure!(sent.success(), "the signal {name} was not sent");
+        Ok(())
     }
 
     /// Where pages and signaling are, as `host:port`.
     pub fn http(&self) -> &str {
         &self.http
+    }
+
+    /// Where media goes.
+    pub fn media(&self) -> Result<SocketAddr> {
+        Ok(self.ready["media"].as_str().context("ready.json names no media address")?.parse()?)
+    }
+
+    /// Where the audit and the token secret are.
+    pub fn state_dir(&self) -> &Path {
+        self.state.path()
     }
 
     /// The daemon's process id.
@@ -81,10 +110,57 @@ impl Gateway {
         Ok(String::from_utf8(made.stdout)?.trim().to_owned())
     }
 
+    /// Waits until the audit has rows for which `condition` holds, and counts them.
+    pub async fn audited(&self, condition: &str) -> Result<u32> {
+        let audit = rusqlite::Connection::open(self.state.path().join("audit.sqlite"))?;
+        let count = format!("SELECT count(*) FROM audit WHERE {condition}");
+        let deadline = Instant::now() + START;
+        loop {
+            let rows: u32 = audit.query_row(&count, [], |row| row.get(0))?;
+            if rows > 0 {
+                return Ok(rows);
+            }
+            ensure!(Instant::now() < deadline, "the audit has no row where {condition}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What `GET /api/stats` says.
     pub async fn stats(&self) -> Result<Value> {
+        self.api("GET /api/stats", "").await
+    }
+
+    /// Moves an input of the simulated board.
+    pub async fn move_line(&self, line: &str, active: bool) -> Result<()> {
+        let body = json!({ "active": active }).to_string();
+        self.api(&format!("POST /api/sim/lines/{line}"), &body).await.map(drop)
+    }
+
+    /// The audit so far, oldest first.
+    pub fn audit(&self) -> Result<Vec<Row>> {
+        Ok(audit::tail(&self.state.path().join("audit.sqlite"), 0, usize::MAX)?)
+    }
+
+    /// Waits until the audit has a row that `wanted` says yes to: the writer may hold it for a moment.
+    pub async fn audited(&self, wanted: impl Fn(&Row) -> bool) -> Result<Row> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(row) = self.audit()?.into_iter().find(&wanted) {
+                return Ok(row);
+            }
+            ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn api(&self, what: &str, body: &str) -> Result<Value> {
         let mut stream = TcpStream::connect(&self.http).await?;
-        let request = format!("GET /api/stats HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        let request = format!(
+            "{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.http,
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -92,6 +168,18 @@ impl Gateway {
         ensure!(head.starts_with("HTTP/1.1 200"), "the API answered {head}");
         Ok(serde_json::from_str(body)?)
     }
+}
+
+fn spawn(state: &Path, event: &[PathBuf]) -> Result<Child> {
+    Command::new(BINARY)
+        .arg("run")
+        .args(event)
+        .args(["--listen", "127.0.0.1:0", "--media-port", "0", "--state-dir"])
+        .arg(state)
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .spawn()
+        .context("the gateway does not start")
 }
 
 impl Drop for Gateway {

@@ -6,12 +6,16 @@ use super::signaling::Signaling;
 use anyhow::{Context, Result, bail, ensure};
 use dimpl::{Config, Dtls, DtlsCertificate, Output, SrtpProfile};
 use is::stun::{StunMessage, TransId};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use rtc_crypto::providers::AwsLcRsCrypto;
 use rtc_crypto::{HmacAlgorithm, RTCCrypto};
 use rtc_srtp::context::Context as Srtp;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use serde_json::{Value, json};
+use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,8 +55,17 @@ pub struct Lean {
 
 /// Makes a transport in `direction` and connects it.
 pub async fn connect(signaling: &mut Signaling, channel: &str, direction: &str, identity: &Identity) -> Result<Lean> {
-    let request = json!({ "channelId": channel, "direction": direction });
-    let transport = signaling.ask("create-transport", request).await?;
+    let transport = create(signaling, channel, direction).await?;
+    connect_to(signaling, transport, identity).await
+}
+
+/// Makes a transport in `direction`: the reply to `create-transport`.
+pub async fn create(signaling: &mut Signaling, channel: &str, direction: &str) -> Result<Value> {
+    signaling.ask("create-transport", json!({ "channelId": channel, "direction": direction })).await
+}
+
+/// Connects a transport that was made before.
+pub async fn connect_to(signaling: &mut Signaling, transport: Value, identity: &Identity) -> Result<Lean> {
     let fingerprint = json!({ "algorithm": "sha-256", "value": identity.certificate.fingerprint_str() });
     let dtls = json!({ "role": "client", "fingerprints": [fingerprint] });
     let request = json!({ "transportId": transport["id"], "dtlsParameters": dtls });
@@ -70,6 +83,7 @@ impl Lean {
         let check = check(&text(&ice["usernameFragment"])?, &text(&ice["password"])?)?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(at)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         socket.set_read_timeout(Some(RETRY))?;
 
         let mut buffer = [0; 2048];
@@ -110,6 +124,24 @@ impl Lean {
         Ok(())
     }
 
+    /// The next datagram and when the kernel got it, by the system's clock; `None` if there is none.
+    pub fn receive(&self) -> Result<Option<(Vec<u8>, Duration)>> {
+        let mut buffer = [0; 2048];
+        let mut control = nix::cmsg_space!(TimeSpec);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let message =
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
+                Ok(message) => message,
+                Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            };
+        let stamp = message.cmsgs()?.find_map(|control| {
+            if let ControlMessageOwned::ScmTimestampns(stamp) = control { Some(Duration::from(stamp)) } else { None }
+        });
+        let (length, stamp) = (message.bytes, stamp.context("the kernel gave no stamp")?);
+        Ok(Some((buffer[..length].to_vec(), stamp)))
+    }
+
     /// Opens a datagram that came in; `None` if it is anything but a genuine RTP packet.
     pub fn open_rtp(&mut self, datagram: &[u8]) -> Option<impl AsRef<[u8]> + use<>> {
         // RFC 7983 tells RTP from the rest, RFC 5761 from RTCP.
@@ -120,6 +152,45 @@ impl Lean {
         }
         self.into.decrypt_rtp(datagram).ok()
     }
+}
+
+/// The first byte of an Opus packet of 20 ms.
+pub const OPUS_20_MS: u8 = 0xf8;
+
+/// An RTP packet with an audio level, before it is encrypted.
+pub fn rtp(ssrc: u32, number: u64, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x90, 111];
+    packet.extend((number as u16).to_be_bytes());
+    packet.extend((number as u32).wrapping_mul(960).to_be_bytes());
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend([0xbe, 0xde, 0, 1, 0xa0, 0x80 | 20, 0, 0]);
+    packet.extend(payload);
+    packet
+}
+
+/// Makes the producer of a channel.
+pub async fn produce(signaling: &mut Signaling, voice: &Lean, channel: &str, ssrc: u32) -> Result<()> {
+    let rtp = json!({
+        "codecs": [{ "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48_000, "channels": 2 }],
+        "headerExtensions": [{ "uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level", "id": 10 }],
+        "encodings": [{ "ssrc": ssrc }],
+    });
+    let request = json!({ "transportId": voice.id, "kind": "audio", "rtpParameters": rtp, "channelId": channel });
+    signaling.ask("produce", request).await.map(drop)
+}
+
+/// Makes a consumer of a channel on a transport; a second one takes its place.
+pub async fn consume(signaling: &mut Signaling, transport: &str, channel: &str) -> Result<Value> {
+    let codec = json!({
+        "kind": "audio", "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48_000, "channels": 2,
+    });
+    let request = json!({
+        "channelId": channel,
+        "transportId": transport,
+        "producerId": format!("channel:{channel}"),
+        "rtpCapabilities": { "codecs": [codec] },
+    });
+    signaling.ask("consume", request).await
 }
 
 /// Keys both ways from the handshake's material, ours first, as of the side that opened it (RFC 5764).

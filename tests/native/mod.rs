@@ -9,3 +9,4 @@ pub mod gateway;
 pub mod lean;
 pub mod sdp;
 pub mod signaling;
+pub mod talker;

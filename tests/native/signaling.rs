@@ -40,7 +40,12 @@ pub struct Signaling {
 impl Signaling {
     /// Connects as the existing clients do: the token is offered as a subprotocol.
     pub async fn connect(gateway: &Gateway, token: &str) -> Result<Self> {
-        let mut request = format!("ws://{}/ws", gateway.http()).into_client_request()?;
+        Self::connect_with(gateway, token, "").await
+    }
+
+    /// Connects with a query, such as `?resume=`.
+    pub async fn connect_with(gateway: &Gateway, token: &str, query: &str) -> Result<Self> {
+        let mut request = format!("ws://{}/ws{query}", gateway.http()).into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", format!("voiceping, {token}").parse()?);
         let (socket, response) = tokio_tungstenite::connect_async(request).await?;
         let chosen = response.headers().get("Sec-WebSocket-Protocol");
@@ -76,6 +81,18 @@ impl Signaling {
         reply.with_context(|| format!("no reply to {kind} within {REPLY:?}"))?.context("the connection was lost")
     }
 
+    /// Sends a request whose reply is taken with [`Signaling::next_reply`].
+    pub async fn send(&mut self, kind: &str, data: Value) -> Result<()> {
+        self.last_id += 1;
+        let message = json!({ "type": kind, "id": self.last_id.to_string(), "data": data }).to_string();
+        Ok(self.sink.send(Message::Text(message.into())).await?)
+    }
+
+    /// The next reply to what was sent with [`Signaling::send`].
+    pub async fn next_reply(&self, deadline: Duration) -> Result<Value> {
+        self.wait_push(|message| message["id"].is_string(), deadline).await
+    }
+
     /// Sends a request that must succeed and returns the data of its reply.
     pub async fn ask(&mut self, kind: &str, data: Value) -> Result<Value> {
         let mut reply = self.request(kind, data).await?;
@@ -83,6 +100,11 @@ impl Signaling {
             bail!("{kind} was refused: {}", reply["error"]);
         }
         Ok(reply["data"].take())
+    }
+
+    /// What came so far and was taken by nobody, replies that nobody waited for among it.
+    pub fn unasked(&self) -> Vec<Value> {
+        locked(&self.inbox.pushes).clone()
     }
 
     /// Takes the first push that `wanted` says yes to, waiting for it until `deadline` has passed.

@@ -6,6 +6,7 @@
 import { el, roleName, setText } from './dom.js';
 import { holdButton, onAttentionLost } from './hold.js';
 import { meter } from './meter.js';
+import { readinessView, receiptView, showReach } from './reach.js';
 
 const GUARD_CLOSES_MS = 10_000;
 const MESSAGES_SHOWN = 6;
@@ -13,6 +14,7 @@ const RETRY_MS = 2000;
 
 const byId = (id) => document.getElementById(id);
 const meters = new Map(); // level name -> meter
+const names = new Map(); // channel id -> name
 const speakers = new Map(); // channel id -> element
 const lines = new Map(); // line name -> active, as the gateway says
 const wires = new Map(); // input line name -> promise of the last move
@@ -39,6 +41,7 @@ async function start() {
 function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded, tls }) {
   setText(byId('event'), event);
   setText(byId('desk-name'), desk.name);
+  for (const { id, name } of channels) names.set(id, name);
   byId('channels').append(...channels.map(channelModule));
   byId('desk-levels').append(levelBar('desk.microphone', 'Microphone'), levelBar('desk.loudspeaker', 'Loudspeaker'));
   byId('ports').append(...ports.map((port) => portModule(port, channels)));
@@ -72,12 +75,14 @@ function connected(yes) {
   else banner('problem', 'No connection to the gateway. What is shown may be old. Trying again…');
 }
 
-function update({ lines: listed = [], channels = [], levels = {}, emergency = null, degraded = [] }) {
+function update({ lines: listed = [], channels = [], levels = {}, emergency = null, degraded = [], readiness, receipt = [] }) {
   for (const { name, active } of listed) setLine(name, active);
   for (const channel of channels) showSpeaker(channel);
   for (const [name, level] of meters) level.set(levels[name] ?? null);
   banner(emergency && 'emergency', emergency && `Emergency broadcast by Dispatch ${emergency.userName}`);
   showEmergency(emergency);
+  const nameOf = (id) => names.get(id) ?? id;
+  showReach(byId('reach'), emergency && receipt.length ? receiptView(receipt, nameOf) : readiness && readinessView(readiness, nameOf));
   showDegraded(degraded);
 }
 

@@ -2,6 +2,7 @@
 import { el, roleName, setText } from './dom.js';
 import { holdButton, onAttentionLost } from './hold.js';
 import { meter } from './meter.js';
+import { receiptView, showReach } from './reach.js';
 
 const GUARD_CLOSES_MS = 10_000;
 const MESSAGES_SHOWN = 8;
@@ -172,6 +173,8 @@ export class TalkView {
       denied: 'Not on air. Let go.',
     };
     setText(byId('emergency-text'), texts[state.emergencyPhase]);
+    const nameOf = (id) => state.channels[id]?.name ?? id;
+    showReach(byId('reach'), state.emergencyPhase === 'active' && state.receipt ? receiptView(state.receipt, nameOf) : null);
   }
 
   #renderMessages(messages) {

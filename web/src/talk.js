@@ -32,6 +32,7 @@ const channels = new Map(); // id -> Channel, in the order of the gateway's list
 let track = null; // the microphone's
 let dismissed = false; // sent away by the gateway: no reconnection
 let attempts = 0;
+let sessionId = ''; // the connection that the next one continues
 
 const state = {
   connected: false,
@@ -43,6 +44,7 @@ const state = {
   channels: {},
   emergency: null,
   emergencyPhase: 'idle',
+  receipt: null, // what the own broadcast reaches, as the gateway tells it
   banner: null, // { kind: 'problem' | 'emergency', text }
   messages: [],
 };
@@ -105,7 +107,7 @@ window.addEventListener('hashchange', () => location.reload());
 
 function connect() {
   const link = { joining: Promise.resolve(), joined: new Set() };
-  const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`;
+  const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws?resume=${sessionId}`;
   const isCurrent = () => page.link === link;
   link.signal = new Signal(url, token, {
     opened() {
@@ -173,6 +175,9 @@ function pushed(type, data, error) {
       state.role = effectiveRole(data);
       setChannels(data.channels, data.channelNames ?? {});
       break;
+    case 'session':
+      sessionId = data.sessionId;
+      break;
     case 'permission-update':
       setChannels(data.channels, {});
       page.say('Your channels have changed');
@@ -192,6 +197,10 @@ function pushed(type, data, error) {
       break;
     case 'emergency-broadcast-stop':
       emergencyStopped(data);
+      break;
+    case 'emergency-broadcast-receipt':
+      state.receipt = data.channels;
+      changed();
       break;
     case 'force-disconnect':
       dismiss(data.reason ? `You were disconnected: ${data.reason}` : 'You were disconnected.');
@@ -294,6 +303,7 @@ function emergencyStopped({ dispatchUserId, dispatchUserName }) {
     emergency.stopped('The gateway ended the emergency broadcast. Release the button.');
   }
   if (state.emergency && dispatchUserId !== state.userId) page.say(`Emergency broadcast by ${dispatchUserName} is over`);
+  state.receipt = null;
   state.emergency = null;
   changed();
 }

@@ -27,6 +27,12 @@ pub enum Sound {
 }
 
 impl Sound {
+    /// The frame that begins at a position counted in samples from the start.
+    #[must_use]
+    pub fn frame(&self, position: u64) -> [i16; FRAME] {
+        std::array::from_fn(|n| self.sample(position + n as u64))
+    }
+
     /// The sample at a position counted from the start.
     fn sample(&self, position: u64) -> i16 {
         match self {
@@ -70,10 +76,8 @@ impl Capture for SimCapture {
         }
         sleep_until(next);
         self.next = Some(next + FRAME_DURATION);
-        for sample in frame {
-            *sample = self.sound.sample(self.position);
-            self.position += 1;
-        }
+        *frame = self.sound.frame(self.position);
+        self.position += FRAME as u64;
         Ok(())
     }
 

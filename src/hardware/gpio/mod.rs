@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** after lost edges the line's level is read again; nothing is assumed from before.
 
+#[cfg(feature = "rppal")]
+pub mod rppal;
 pub mod sim;
 
 use crate::base::{LineName, Mono};
@@ -36,7 +38,7 @@ pub enum GpioError {
 }
 
 /// Which way a line faces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// A button, a contact or a carrier signal.
@@ -114,6 +116,34 @@ pub trait Lines: Send {
 
     /// Takes every output to its safe level, inactive: unkeyed and dark.
     fn safe(&mut self);
+}
+
+/// The lines of a board that could not be opened: never active, and setting them does nothing.
+///
+/// A missing board must not keep the rest of the gateway from working.
+pub struct NoLines(
+    /// The lines that were asked for.
+    pub Vec<LineSpec>,
+);
+
+impl Lines for NoLines {
+    fn specs(&self) -> &[LineSpec] {
+        &self.0
+    }
+
+    fn drain(&mut self) -> Vec<LineEvent> {
+        Vec::new()
+    }
+
+    fn level(&self, _: &LineName) -> Result<bool, GpioError> {
+        Ok(false)
+    }
+
+    fn set(&mut self, _: &LineName, _: bool) -> Result<(), GpioError> {
+        Ok(())
+    }
+
+    fn safe(&mut self) {}
 }
 
 /// Finds lost edges by the gaps in each line's sequence numbers.

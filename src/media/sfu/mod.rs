@@ -61,6 +61,9 @@ pub enum SfuError {
     /// Unknown, closed or somebody else's.
     #[error("no such transport '{0}'; create one")]
     NoTransport(String),
+    /// Nothing to consume on.
+    #[error("there is no transport to receive on; create one with direction 'recv'")]
+    NoReceivingTransport,
     /// Unknown, closed or somebody else's.
     #[error("no such producer '{0}'; ask for the channel's state")]
     NoProducer(String),

@@ -111,6 +111,16 @@ impl Sfu {
         Ok(source)
     }
 
+    /// The newest receiving transport of a session: where a client consumes that names none.
+    ///
+    /// # Errors
+    ///
+    /// The session has none.
+    pub fn receiving_transport(&self, session: SessionId) -> Result<String, SfuError> {
+        let own = self.transports.iter().filter(|(_, t)| t.session == session && t.direction == Direction::Recv);
+        own.map(|(id, _)| *id).max().map(transport_text).ok_or(SfuError::NoReceivingTransport)
+    }
+
     /// Lets a client listen to a channel, whoever talks there, or to one participant there. A
     /// second consumer of the same producer on the same transport retires the first.
     ///
