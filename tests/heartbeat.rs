@@ -5,7 +5,7 @@ use axum::Router;
 use axum::routing::get;
 use axum::serve::Listener;
 use crosspatch::base::Role;
-use crosspatch::net::socket::{SocketEvent, Sockets, upgrade};
+use crosspatch::net::socket::{Admission, SocketEvent, Sockets, upgrade};
 use crosspatch::net::token::{Identity, Tokens};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Door {
             let mut open = Vec::new();
             while let Some(event) = heard.recv().await {
                 match event {
-                    SocketEvent::Admit { answer, .. } => drop(answer.send(true)),
+                    SocketEvent::Admit { answer, .. } => drop(answer.send(Admission::Yes)),
                     SocketEvent::Opened { out, .. } => open.push(out), // a session whose sender is dropped is ended
                     SocketEvent::Closed { cause, .. } => drop(tell.send((Instant::now(), cause)).await),
                     SocketEvent::Refused { .. } | SocketEvent::Text { .. } => {}

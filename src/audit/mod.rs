@@ -93,11 +93,15 @@ enum Message {
     Finish,
 }
 
+/// Called with the reason when records stop reaching the disk, and without when they do again.
+type Listener = Box<dyn Fn(Option<String>) + Send>;
+
 /// What the handles and the writer share.
 #[derive(Default)]
 struct Shared {
     lost: AtomicU64,
     failing: Mutex<Option<String>>,
+    listener: Mutex<Option<Listener>>,
     set_aside: Mutex<Option<PathBuf>>,
 }
 
@@ -108,6 +112,18 @@ impl Shared {
 
     fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Notes why records do not reach the disk, or that they do; true if that is news.
+    fn set_failing(&self, why: Option<String>) -> bool {
+        let mut failing = lock(&self.failing);
+        let news = *failing != why;
+        failing.clone_from(&why);
+        drop(failing);
+        if let Some(listener) = lock(&self.listener).as_ref().filter(|_| news) {
+            listener(why);
+        }
+        news
     }
 }
 
@@ -129,6 +145,15 @@ impl Audit {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.shared.add_lost(1),
         }
+    }
+
+    /// Has `listener` called with the reason when records stop reaching the disk, and without one when they do again.
+    pub fn on_failing(&self, listener: impl Fn(Option<String>) + Send + 'static) {
+        let mut place = lock(&self.shared.listener);
+        if let Some(why) = lock(&self.shared.failing).clone() {
+            listener(Some(why));
+        }
+        *place = Some(Box::new(listener));
     }
 
     /// Waits until everything written before is on disk.

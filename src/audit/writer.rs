@@ -173,7 +173,7 @@ impl Writer {
 
     fn succeeded(&mut self) {
         self.due = None;
-        if lock(&self.shared.failing).take().is_some() {
+        if self.shared.set_failing(None) {
             tracing::info!("the audit reaches the disk again");
         }
     }
@@ -183,10 +183,8 @@ impl Writer {
         self.store = None;
         self.due = Some(Instant::now() + RETRY_DELAY);
         let reason = error.to_string();
-        let mut failing = lock(&self.shared.failing);
-        if failing.as_ref() != Some(&reason) {
+        if self.shared.set_failing(Some(reason.clone())) {
             tracing::error!("{reason}");
-            *failing = Some(reason);
         }
     }
 }

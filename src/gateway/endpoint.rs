@@ -86,6 +86,7 @@ pub struct Endpoint {
     capture_level: AtomicI32,
     playback_level: AtomicI32,
     orders: SyncSender<Order>,
+    overflowing: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -119,6 +120,7 @@ impl Endpoint {
             capture_level: AtomicI32::new(floor),
             playback_level: AtomicI32::new(floor),
             orders,
+            overflowing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
         (Arc::new(endpoint), PlaybackOrders(receiver))
@@ -171,8 +173,10 @@ impl Endpoint {
     }
 
     fn order(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
-            tracing::warn!(session = %self.session, "the playback queue is full; audio was dropped");
+        let full = self.orders.try_send(order).is_err();
+        // Told once, not for every packet: the log must not become the trouble.
+        if self.overflowing.swap(full, Ordering::Relaxed) != full && full {
+            tracing::warn!(session = %self.session, "the playback queue is full; audio is dropped");
         }
     }
 

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 /// What the executor works with.
@@ -480,7 +481,7 @@ impl Executor {
     /// A client that does not read loses its session, not our time.
     fn send_shared(&mut self, session: SessionId, text: Arc<str>) {
         if let Some(client) = self.clients.get(&session)
-            && client.out.try_send(Outgoing::Text(text)).is_err()
+            && matches!(client.out.try_send(Outgoing::Text(text)), Err(TrySendError::Full(_)))
         {
             tracing::warn!(%session, "the client does not read its messages; its session is ended");
             self.clients.remove(&session); // its task sees the closed queue and reports the end

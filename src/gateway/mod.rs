@@ -111,7 +111,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     })?;
     let ready_file = state_dir.join("ready.json");
     std::fs::remove_file(&ready_file).ok();
-    std::fs::write(state_dir.join("event.json"), json!({ "event": config.event.id }).to_string())?;
+    if let Err(e) = std::fs::write(state_dir.join("event.json"), json!({ "event": config.event.id }).to_string()) {
+        tracing::error!("event.json cannot be written, so `crosspatch token` may not know the event: {e}");
+    }
 
     let audit_path = state_dir.join("audit.sqlite");
     let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
@@ -157,6 +159,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let gates = Arc::new(Gates::new());
     let mut sfu = Sfu::new(SfuConfig { announced }, gates.clone())?;
     let (events, event_receiver) = mpsc::channel(QUEUE);
+    let parts_sender = events.clone();
+    audit.on_failing(move |why| {
+        if parts_sender.blocking_send(Event::Part { part: "audit".into(), why }).is_err() {
+            tracing::debug!("the gateway is stopping");
+        }
+    });
     let voices = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();

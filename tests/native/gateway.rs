@@ -32,6 +32,11 @@ impl Gateway {
         Self::start(TempDir::new()?, vec!["--demo".into()]).await
     }
 
+    /// Starts the demo event with its state in this directory.
+    pub async fn demo_in(state: &Path) -> Result<Self> {
+        Self::start(TempDir::new_in(state)?, vec!["--demo".into()]).await
+    }
+
     /// Starts an event with this configuration.
     pub async fn with_config(config: &str) -> Result<Self> {
         let state = TempDir::new()?;
@@ -141,16 +146,9 @@ impl Gateway {
         Ok(audit::tail(&self.state.path().join("audit.sqlite"), 0, usize::MAX)?)
     }
 
-    /// Waits until the audit has a row that `wanted` says yes to: the writer may hold it for a moment.
-    pub async fn audited(&self, wanted: impl Fn(&Row) -> bool) -> Result<Row> {
-        let deadline = Instant::now() + START;
-        loop {
-            if let Some(row) = self.audit()?.into_iter().find(&wanted) {
-                return Ok(row);
-            }
-            ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// What the local API says at a path.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.api(&format!("GET {path}"), "").await
     }
 
     async fn api(&self, what: &str, body: &str) -> Result<Value> {

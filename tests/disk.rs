@@ -1,0 +1,117 @@
+//! A full disk costs records, never a word: the gateway talks on, says what is wrong, and catches up.
+
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "native/mod.rs"]
+mod native;
+
+use anyhow::{Context, Result, ensure};
+use native::gateway::Gateway;
+use native::signaling::Signaling;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long what is waited for may take; generous, since machines are busy.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A small disk of its own; gone when this is dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where nobody but root may mount one.
+    fn mount() -> Result<Option<Self>> {
+        let dir = TempDir::new()?;
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).output()?;
+        if mount.status.success() {
+            return Ok(Some(SmallDisk(dir)));
+        }
+        let why = String::from_utf8_lossy(&mount.stderr).trim().to_owned();
+        ensure!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "this must be able to mount a tmpfs: {why}");
+        println!("skipped: only root may mount a small disk ({why})");
+        Ok(None)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes every byte that is left.
+    fn fill(&self) -> Result<()> {
+        let mut filler = std::fs::File::create(self.path().join("filler"))?;
+        for size in [65_536, 4_096, 1] {
+            while filler.write_all(&vec![0; size]).is_ok() {}
+        }
+        Ok(())
+    }
+
+    fn make_room(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.path().join("filler"))?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("--lazy").arg(self.path()).status().ok();
+    }
+}
+
+/// Why the audit is degraded, if it is.
+async fn audit_trouble(gateway: &Gateway) -> Result<Option<String>> {
+    let panel = gateway.get("/api/panel").await?;
+    let parts = panel["degraded"].as_array().context("the panel names no degraded parts")?;
+    let audit = parts.iter().find(|part| part["part"] == "audit");
+    Ok(audit.and_then(|part| part["why"].as_str()).map(str::to_owned))
+}
+
+async fn ask(session: &mut Signaling, kind: &str, data: Value) -> Result<()> {
+    let reply = session.ask(kind, data).await?;
+    ensure!(reply["success"] == true, "{kind}: {reply}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_disk_full_people_talk_and_an_emergency_works_and_the_records_follow() -> Result<()> {
+    let Some(disk) = SmallDisk::mount()? else { return Ok(()) };
+    let gateway = Gateway::demo_in(disk.path()).await?;
+    let mut anna = Signaling::connect(&gateway, &gateway.token("anna", "general", "ops")?).await?;
+    let mut dora = Signaling::connect(&gateway, &gateway.token("dora", "dispatch", "ops")?).await?;
+    let ops = json!({ "channelId": "ops" });
+    for session in [&mut anna, &mut dora] {
+        session.ask("join-channel", ops.clone()).await?;
+    }
+    disk.fill()?;
+    let deadline = Instant::now() + SOON;
+    let why = loop {
+        ask(&mut anna, "ptt-start", ops.clone()).await?;
+        ask(&mut anna, "ptt-stop", ops.clone()).await?;
+        if let Some(why) = audit_trouble(&gateway).await? {
+            break why;
+        }
+        ensure!(Instant::now() < deadline, "the audit never noticed the full disk");
+        tokio::time::sleep(Duration::from_millis(30)).await; // nobody may ask more than 50 times a second
+    };
+    assert!(why.contains("has room"), "{why}");
+
+    ask(&mut anna, "ptt-start", ops.clone()).await?;
+    ask(&mut dora, "priority-ptt-start", ops.clone()).await?;
+    let interrupted = anna.wait_push(|push| push["type"] == "ptt-interrupted", SOON).await?;
+    assert_eq!(interrupted["data"]["message"], "Dispatch dora has priority");
+    ask(&mut dora, "emergency-broadcast-start", json!({ "holdDuration": 2000 })).await?;
+    anna.wait_push(|push| push["type"] == "emergency-broadcast-start", SOON).await?;
+    ask(&mut dora, "emergency-broadcast-stop", json!({})).await?;
+
+    disk.make_room()?;
+    for action in ["priority_ptt.interrupted", "emergency_broadcast.start", "emergency_broadcast.stop"] {
+        assert_eq!(gateway.audited(&format!("action = '{action}'")).await?, 1, "{action}");
+    }
+    let deadline = Instant::now() + SOON;
+    while let Some(why) = audit_trouble(&gateway).await? {
+        ensure!(Instant::now() < deadline, "the audit is still degraded: {why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    gateway.audited("action = 'system.healed' AND detail LIKE '%\"audit\"%'").await?;
+    Ok(())
+}
