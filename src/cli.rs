@@ -3,8 +3,9 @@
 use crate::audit;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
-use crate::gateway::config::Config;
+use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
+use crate::net::tls::TlsError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -68,9 +69,12 @@ struct Run {
     /// The demo event on the simulated board.
     #[arg(long)]
     demo: bool,
-    /// Pages and signaling; port 0 picks a free one.
+    /// Pages, signaling and the board's buttons, for this machine only; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Pages and signaling for the network, over TLS, such as 0.0.0.0:8443.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen_tls: Option<SocketAddr>,
     /// The UDP port of all media; 0 picks a free one.
     #[arg(long, default_value_t = 40000)]
     media_port: u16,
@@ -149,7 +153,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            let config = e.is::<crate::gateway::config::ConfigError>();
+            let config = e.is::<ConfigError>() || e.is::<TlsError>();
             ExitCode::from(if config { EX_CONFIG } else { EX_UNAVAILABLE })
         }
     }
@@ -168,7 +172,13 @@ fn start(run: Run) -> anyhow::Result<()> {
         desk.capture_pcm = run.desk_capture.or(desk.capture_pcm.take());
         desk.playback_pcm = run.desk_playback.or(desk.playback_pcm.take());
     }
-    let options = Options { config, listen: run.listen, media_port: run.media_port, state_dir: run.state_dir };
+    let options = Options {
+        config,
+        listen: run.listen,
+        listen_tls: run.listen_tls,
+        media_port: run.media_port,
+        state_dir: run.state_dir,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

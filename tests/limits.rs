@@ -48,7 +48,7 @@ async fn whoever_asks_too_often_is_answered_later_and_may_still_release_and_star
         }
     }
     let all = began.elapsed();
-    assert!(carried_out >= 50 && refused > 100, "{carried_out} carried out, {refused} refused");
+    assert!(carried_out >= 49 && refused > 100, "{carried_out} carried out besides the join, {refused} refused");
     assert!(urgent * 2 < all, "what is urgent took {urgent:?} of {all:?}");
     assert!(all >= Duration::from_secs(2), "the last refusals came after {all:?}");
     assert!(dora.ask("get-router-capabilities", json!({ "channelId": "ops" })).await.is_ok(), "nobody is locked out");

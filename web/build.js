@@ -14,6 +14,6 @@ await build({
   legalComments: 'none',
   logLevel: 'info',
 });
-for (const name of ['index.html', 'talk.html', 'style.css']) {
+for (const name of ['index.html', 'talk.html', 'trust.html', 'style.css']) {
   await copyFile(`src/${name}`, `dist/${name}`);
 }

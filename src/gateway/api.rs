@@ -36,6 +36,8 @@ pub struct Api {
     pub panel: Arc<Value>,
     /// What the loop says of floors, emergency and degraded parts.
     pub live: watch::Receiver<Value>,
+    /// How the box is reached from the network, and what to trust; null if it is not.
+    pub tls: watch::Receiver<Value>,
     /// Desks and ports, for their levels.
     pub endpoints: Arc<Vec<Arc<Endpoint>>>,
     /// Packets a burst.
@@ -60,7 +62,7 @@ pub fn routes(api: Api) -> Router {
 /// Refuses whoever is not on this machine, also a page of another site in a browser on it.
 async fn local_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let local = peer.ip().is_loopback()
+    let local = peer.ip().to_canonical().is_loopback()
         && is_loopback_name(headers, header::HOST)
         && (!headers.contains_key(header::ORIGIN) || is_loopback_name(headers, header::ORIGIN));
     if local {
@@ -82,6 +84,7 @@ fn is_loopback_name(headers: &HeaderMap, name: header::HeaderName) -> bool {
 async fn panel(State(api): State<Api>) -> Json<Value> {
     let mut panel = (*api.panel).clone();
     panel["degraded"] = api.live.borrow()["degraded"].clone();
+    panel["tls"] = api.tls.borrow().clone();
     Json(panel)
 }
 

@@ -1,12 +1,15 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
+use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
-use serde::Deserialize;
+use crate::net::{addresses, tls};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The demo event, used without a configuration file.
@@ -30,6 +33,50 @@ pub struct Config {
     /// The radio ports of this box.
     #[serde(rename = "radio", default)]
     pub radios: Vec<Radio>,
+    /// How phones and browsers elsewhere get in.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Where media comes in.
+    #[serde(default)]
+    pub media: Media,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Where pages and signaling are served to the network; nowhere without it.
+    #[serde(default, deserialize_with = "socket_address")]
+    pub listen: Option<SocketAddr>,
+    /// PEM file of an own certificate with its chain; without one a local authority vouches for the box.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+    /// Names and addresses the local authority vouches for, besides those that the box knows to be its own.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// `[media]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// The addresses that clients are told, the best one first; without them those of all interfaces.
+    #[serde(default)]
+    pub announce: Vec<IpAddr>,
+    /// The only interfaces whose addresses clients are told.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(value)?;
+    let wrong = |_| {
+        serde::de::Error::custom(format!(
+            "'{text}' is no address with a port; write \"0.0.0.0:8443\" for port 8443 on every interface"
+        ))
+    };
+    text.parse().map(Some).map_err(wrong)
 }
 
 /// `[event]`
@@ -242,6 +289,7 @@ impl Config {
         Self::parse_in(text, name, Path::new(""))
     }
 
+    /// Reads and checks text; the files it names are looked for in `dir`.
     fn parse_in(text: &str, name: &str, dir: &Path) -> Result<Self, ConfigError> {
         let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
@@ -251,13 +299,17 @@ impl Config {
                 e.message().trim_end()
             )])
         })?;
+        for file in [&mut config.tls.certificate, &mut config.tls.key].into_iter().flatten() {
+            *file = dir.join(&*file);
+        }
         let profile = config.board.clone();
         if profile.ends_with(".toml") {
             config.board = dir.join(&profile).display().to_string();
         }
         let mut wrong = Vec::new();
         config.check(&profile, |value, sentence| {
-            let line = value.and_then(|v: &str| text.find(&format!("\"{v}\""))).map_or(1, line_of);
+            let find = |v: &str| text.find(&format!("\"{v}\"")).or_else(|| text.find(&format!("/{v}\"")));
+            let line = value.and_then(find).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
         });
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
@@ -334,6 +386,7 @@ impl Config {
                 }
             }
         }
+        self.tls.check(&mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
@@ -435,6 +488,38 @@ impl Config {
     }
 }
 
+impl Tls {
+    /// The files of an own certificate.
+    #[must_use]
+    pub fn own(&self) -> Option<(&Path, &Path)> {
+        self.certificate.as_deref().zip(self.key.as_deref())
+    }
+
+    /// Tells every error with a value that stands near it.
+    fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+        let written = |path: &Option<PathBuf>| path.as_ref()?.file_name()?.to_str().map(str::to_owned);
+        if self.certificate.is_some() != self.key.is_some() {
+            let near = written(&self.certificate).or(written(&self.key));
+            wrong(near.as_deref(), "[tls] has only one of certificate and key; name both, or neither".into());
+        }
+        if let Some((certificate, key)) = self.own()
+            && let Err(e) = tls::own(certificate, key, unix_ms_now() / 1000)
+        {
+            wrong(written(&self.certificate).as_deref(), e.to_string());
+        }
+        for name in &self.names {
+            let is_name = addresses::is_host_name(name) && *name == name.to_ascii_lowercase();
+            if name.parse::<IpAddr>().is_err() && !is_name {
+                let sentence = format!(
+                    "'{name}' is no name or address of a box; write it in small letters and without https:// and port, \
+                     such as \"gate.local\""
+                );
+                wrong(Some(name), sentence);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,5 +558,27 @@ mod tests {
             let line = text.lines().count();
             assert!(errors[0].starts_with(&format!("x.toml:{line}: ")), "{errors:?}");
         }
+    }
+
+    #[test]
+    fn errors_of_tls_name_their_line_and_a_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("event.toml");
+        let errors = |tls: &str| {
+            std::fs::write(&path, format!("{DEMO}\n[tls]\n{tls}\n")).unwrap();
+            Config::read(&path).unwrap_err().0.join("\n")
+        };
+        let line = DEMO.lines().count() + 3;
+        let at = format!("event.toml:{line}: ");
+        let told = errors("listen = \"8443\"");
+        assert!(told.contains(&format!("{at}'8443' is no address with a port; write")), "{told}");
+        let told = errors("names = [\"https://gate\"]");
+        assert!(told.contains(&format!("{at}'https://gate' is no name or address")), "{told}");
+        let told = errors("certificate = \"own.pem\"");
+        assert!(told.contains(&format!("{at}[tls] has only one of certificate and key")), "{told}");
+        let told = errors("certificate = \"pem/own.pem\"\nkey = \"own.key\"");
+        assert!(told.contains(&format!("{at}{}/pem/own.pem cannot be read", dir.path().display())), "{told}");
+        let told = errors("cert = \"own.pem\"");
+        assert!(told.contains(&format!("{at}unknown field `cert`")), "{told}");
     }
 }

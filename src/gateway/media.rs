@@ -4,8 +4,8 @@ use super::Event;
 use crate::base::{ChannelId, ReplyId, SessionId, SourceId, UserId};
 use crate::control::Refusal;
 use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError, SfuEvent};
+use crate::net::udp::Datagrams;
 use crate::wire::MediaOp;
-use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,8 +23,6 @@ const DATAGRAM: usize = 2048;
 const BATCH: usize = 64;
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
-/// What the kernel may hold for us, in bytes: half a second of 500 talkers.
-const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Something for the media thread to do.
 pub enum Command {
@@ -47,6 +45,8 @@ pub enum Command {
         /// Opus.
         payload: Vec<u8>,
     },
+    /// The box's addresses have changed.
+    Announce(Vec<SocketAddr>),
     /// Read what has arrived, then say [`Event::MediaRead`] (F10).
     Read,
     /// Counters for the API.
@@ -119,23 +119,12 @@ impl MediaHandle {
 /// The thread's parts before it runs.
 pub struct MediaThread {
     sfu: Sfu,
-    socket: UdpSocket,
+    socket: Datagrams,
     poll: Poll,
     commands: Receiver<Command>,
     events: tokio::sync::mpsc::Sender<Event>,
     /// Somebody waits for the socket to be empty.
     asked_to_read: bool,
-}
-
-/// Binds the socket and makes the handle. `listen` may have port 0.
-///
-/// # Errors
-/// If the socket cannot be bound.
-pub fn bind(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
-    let socket = std::net::UdpSocket::bind(listen)?;
-    socket.set_nonblocking(true)?;
-    socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
-    Ok(socket)
 }
 
 impl MediaThread {
@@ -145,12 +134,11 @@ impl MediaThread {
     /// If the poller cannot be made.
     pub fn new(
         sfu: Sfu,
-        socket: std::net::UdpSocket,
+        mut socket: Datagrams,
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> std::io::Result<(MediaHandle, MediaThread)> {
-        let mut socket = UdpSocket::from_std(socket);
         let poll = Poll::new()?;
-        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
+        poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let (handle, commands) = MediaHandle::new(move || {
             if let Err(e) = waker.wake() {
@@ -210,6 +198,7 @@ impl MediaThread {
                     let frame = Frame { payload: &payload, timestamp, sequence, level };
                     self.sfu.local_frame(source, frame, Instant::now(), &mut |datagram, to| send(socket, datagram, to));
                 }
+                Command::Announce(addresses) => self.sfu.announce(&addresses),
                 Command::Read => self.asked_to_read = true,
                 Command::Stats(answer) => drop(answer.send(json!(self.sfu.stats()))),
                 Command::Stop => return false,
@@ -222,13 +211,16 @@ impl MediaThread {
     fn read_datagrams(&mut self) -> bool {
         let mut buffer = [0; DATAGRAM];
         for _ in 0..BATCH {
-            match self.socket.recv_from(&mut buffer) {
+            match self.socket.receive(&mut buffer) {
                 Ok((length, from)) => {
-                    let socket = &self.socket;
+                    let (socket, start) = (&self.socket, buffer[0]);
                     let now = Instant::now();
                     self.sfu.handle_datagram(&mut buffer[..length], from, now, &mut |datagram, to| {
                         send(socket, datagram, to)
                     });
+                    if self.sfu.knows(&from) {
+                        self.socket.learn(start, |address| self.sfu.knows(address));
+                    }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 Err(_) => {} // an ICMP error of an earlier send; the next datagram is another matter
@@ -324,8 +316,8 @@ impl MediaThread {
     }
 }
 
-fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
-    if let Err(e) = socket.send_to(datagram, to) {
+fn send(socket: &Datagrams, datagram: &[u8], to: SocketAddr) {
+    if let Err(e) = socket.send(datagram, to) {
         tracing::trace!("a datagram to {to} was not sent: {e}");
     }
 }

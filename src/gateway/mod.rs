@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod executor;
 pub mod limits;
 pub mod media;
+pub mod reach;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
@@ -21,16 +22,19 @@ use crate::hardware::gpio::{Lines, NoLines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
+use crate::net::tls::TlsListener;
 use crate::net::token::{Identity, Tokens};
+use crate::net::udp::Datagrams;
 use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
-use config::Config;
+use config::{Config, ConfigError};
 use control_loop::Queues;
 use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
 use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
+use reach::{Reach, Secure};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,8 +72,10 @@ pub enum Event {
 pub struct Options {
     /// The configuration.
     pub config: Config,
-    /// Pages and signaling.
+    /// Pages, signaling and the board's buttons, for this machine only.
     pub listen: SocketAddr,
+    /// Pages and signaling for the network, over TLS; else as the configuration says.
+    pub listen_tls: Option<SocketAddr>,
     /// The UDP port of all media; 0 picks a free one.
     pub media_port: u16,
     /// Where the audit, the token secret and `ready.json` live.
@@ -90,9 +96,16 @@ struct Voice {
 /// Runs the gateway until `stop` resolves.
 ///
 /// # Errors
-/// If a part without which nothing works cannot be set up: state directory, sockets, token secret.
+/// If a part without which nothing works cannot be set up: state directory, sockets, token secret, certificate.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let Options { config, listen, media_port, state_dir } = options;
+    let Options { config, listen, listen_tls, media_port, state_dir } = options;
+    if !listen.ip().is_loopback() {
+        return Err(ConfigError(vec![format!(
+            "--listen {listen} is open to the network without encryption, where browsers give no microphone and anybody \
+             can read tokens; use --listen-tls {listen} instead, and leave --listen at a loopback address"
+        )])
+        .into());
+    }
     std::fs::create_dir_all(&state_dir).with_context(|| {
         format!("the state directory {} cannot be made; name another with --state-dir", state_dir.display())
     })?;
@@ -112,13 +125,39 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         format!("{listen} cannot be listened on; is another gateway running? choose another with --listen")
     })?;
     let http_address = http.local_addr()?;
-    let media_listen = SocketAddr::new(listen.ip(), media_port);
-    let media_socket = media::bind(media_listen)
+    let tls = match listen_tls.or(config.tls.listen) {
+        Some(at) => Some(bind_tls(at).await?),
+        None => None,
+    };
+    if tls.is_none() && (config.tls.own().is_some() || !config.tls.names.is_empty()) {
+        tracing::warn!(
+            "[tls] names no address to listen on, so the network is not served; add listen = \"0.0.0.0:8443\""
+        );
+    }
+    let tls_address = tls.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
+    let media_listen = SocketAddr::new(reach::media_ip(listen.ip(), tls_address), media_port);
+    let media_socket = Datagrams::bind(media_listen)
         .with_context(|| format!("UDP {media_listen} cannot be bound; choose another port with --media-port"))?;
     let media_address = media_socket.local_addr()?;
+    let reach = Reach { media: config.media.clone(), media_address, tls_address };
+    let found = crate::net::addresses::interfaces().context("the system does not tell the box's addresses")?;
+    let announced = reach.announced(&found);
+    let secure = match tls_address {
+        Some(_) => Some(Secure::open(&config.tls, &state_dir.join("tls"), wall_floor, &found)?),
+        None => None,
+    };
+    let trust = secure.as_ref().and_then(Secure::trust);
+    let listener = tls.zip(secure.as_ref()).map(|(tcp, secure)| TlsListener::new(tcp, secure.subscribe()));
+    let (shown_sender, shown) = watch::channel(reach.shown(secure.as_ref(), &found));
+    if let Some(secure) = &secure {
+        tracing::info!("the fingerprint (SHA-256) of {} is {}", secure.owner(), secure.fingerprint());
+        if reach.announced(&found).len() == 1 {
+            tracing::warn!("no address to announce to media clients; check the network, and interfaces in [media]");
+        }
+    }
 
     let gates = Arc::new(Gates::new());
-    let mut sfu = Sfu::new(SfuConfig { announced: vec![media_address] }, gates.clone())?;
+    let mut sfu = Sfu::new(SfuConfig { announced }, gates.clone())?;
     let (events, event_receiver) = mpsc::channel(QUEUE);
     let parts_sender = events.clone();
     audit.on_failing(move |why| {
@@ -140,6 +179,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         board: sim_board,
         panel: Arc::new(panel(&config, &tokens)?),
         live,
+        tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
         media: media.clone(),
@@ -149,7 +189,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .route("/ws", axum::routing::get(crate::net::socket::upgrade))
         .with_state(sockets)
         .merge(api::routes(api))
-        .merge(crate::net::pages::routes());
+        .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
     let parts = voices.len() * 2 + 1; // each voice has two, and the board is one
@@ -165,11 +205,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let ready = {
         let (http, media) = (http_address.to_string(), media_address.to_string());
         move |degraded: Vec<String>| {
-            let ready = json!({ "http": http, "media": media, "degraded": degraded });
+            let tls = shown.borrow().clone();
+            let ready = json!({ "http": http, "media": media, "degraded": degraded, "tls": tls });
             if let Err(e) = write_whole(&ready_file, &ready.to_string()) {
                 tracing::error!("{} cannot be written: {e}", ready_file.display());
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+            for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
+                tracing::info!(
+                    "from the network: {origin}/{}",
+                    if tls["authority"] == true { "trust" } else { "talk" }
+                );
+            }
         }
     };
     let executor_parts = Parts {
@@ -187,15 +234,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
     let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
-    // A push is one small segment; it must not wait until the client has acknowledged the one before.
-    let http = http.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!("a connection keeps its delay: {e}");
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
+    let encrypted = async {
+        match listener {
+            Some(listener) => axum::serve(listener.tap_io(|stream| at_once(stream.get_ref().0)), service).await,
+            None => std::future::pending().await,
         }
-    });
-    let server = axum::serve(http, app.into_make_service_with_connect_info::<SocketAddr>());
+    };
     tokio::select! {
-        served = server => served.context("the web server ended")?,
+        served = plain => served.context("the web server ended")?,
+        served = encrypted => served.context("the TLS server ended")?,
+        never = reach.follow(secure, found, &media, shown_sender) => match never {},
         () = stop => tracing::info!("stopping"),
     }
     drop(stop_loop);
@@ -212,6 +262,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     })
     .await?;
     Ok(())
+}
+
+async fn bind_tls(at: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(at).await.with_context(|| {
+        format!(
+            "{at} cannot be listened on for TLS; use an address of this box and a free port, with --listen-tls or in [tls]"
+        )
+    })
+}
+
+/// A grant must not wait until the client has acknowledged what was sent before it.
+fn at_once(stream: &tokio::net::TcpStream) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!("a connection keeps small messages back: {e}");
+    }
 }
 
 /// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.

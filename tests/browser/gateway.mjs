@@ -10,7 +10,7 @@ import { waitFor, within } from './wait.mjs';
 
 const run = promisify(execFile);
 
-const BIN = path.resolve(
+export const BIN = path.resolve(
   process.env.CROSSPATCH_BIN ?? fileURLToPath(new URL('../../target/debug/crosspatch', import.meta.url)),
 );
 

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { waitFor } from './wait.mjs';
 
+export const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
 const ARGUMENTS = [
   '--use-fake-device-for-media-stream',
   '--use-fake-ui-for-media-stream',
@@ -19,13 +21,10 @@ export const EAR_FRAME_MS = 1000 / 60;
 export class Browser {
   #chromium;
 
-  static async launch() {
+  /** Starts Chromium; `options` are playwright's. */
+  static async launch(options = {}) {
     const browser = new Browser();
-    browser.#chromium = await chromium.launch({
-      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-      headless: true,
-      args: ARGUMENTS,
-    });
+    browser.#chromium = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: ARGUMENTS, ...options });
     return browser;
   }
 

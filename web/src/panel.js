@@ -38,7 +38,7 @@ async function start() {
   follow();
 }
 
-function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded }) {
+function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded, tls }) {
   setText(byId('event'), event);
   setText(byId('desk-name'), desk.name);
   for (const { id, name } of channels) names.set(id, name);
@@ -46,7 +46,8 @@ function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded }
   byId('desk-levels').append(levelBar('desk.microphone', 'Microphone'), levelBar('desk.loudspeaker', 'Loudspeaker'));
   byId('ports').append(...ports.map((port) => portModule(port, channels)));
   byId('radio').hidden = ports.length === 0;
-  byId('links').append(...links.map(joinLink));
+  byId('links').append(...links.map((link) => joinLink(link, tls?.origins[0])));
+  showTrust(tls);
   byId('links-section').hidden = links.length === 0;
   emergencyButton(emergencyHoldMs, desk.name);
   showDegraded(degraded);
@@ -253,8 +254,9 @@ function levelBar(name, label) {
   return bar.element;
 }
 
-function joinLink({ label, url }) {
-  const address = new URL(url, location.href).href;
+/** Opens here; what is copied leads here from the network. */
+function joinLink({ label, url }, origin = location.href) {
+  const address = new URL(url, origin).href;
   const copy = el('button', { type: 'button' }, 'Copy link');
   copy.setAttribute('aria-label', `Copy the link for ${label}`);
   copy.onclick = async () => {
@@ -265,7 +267,15 @@ function joinLink({ label, url }) {
       window.prompt('Copy this link:', address); // browsers hide the clipboard from pages opened over http
     }
   };
-  return el('li', {}, el('a', { href: address, target: '_blank', rel: 'noopener' }, label), copy);
+  return el('li', {}, el('a', { href: url, target: '_blank', rel: 'noopener' }, label), copy);
+}
+
+function showTrust(tls) {
+  const teach = tls?.authority && tls.origins.length > 0; // other certificates browsers know already
+  byId('trust').hidden = !teach;
+  if (!teach) return;
+  setText(byId('origins'), tls.origins.map((origin) => `${origin}/trust`).join(' or '));
+  setText(byId('fingerprint'), tls.fingerprint);
 }
 
 // ---- what is said in words ----

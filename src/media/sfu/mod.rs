@@ -208,9 +208,8 @@ impl Sfu {
         let dtls = dimpl::Config::builder().use_server_cookie(false).build();
         let dtls = dtls.map_err(|error| SfuError::Certificate(error.to_string()))?;
         let value = certificate.fingerprint_str();
-        let places = config.announced.iter().enumerate();
         Ok(Sfu {
-            candidates: places.map(|(place, at)| IceCandidate::new(place, *at)).collect(),
+            candidates: candidates(&config.announced),
             dtls: DtlsParameters {
                 role: DtlsRole::Auto,
                 fingerprints: vec![Fingerprint { algorithm: "sha-256".to_owned(), value }],
@@ -236,6 +235,17 @@ impl Sfu {
             copies: Vec::new(),
             packet: Vec::new(),
         })
+    }
+
+    /// From now on tells new transports these addresses, the best one first.
+    pub fn announce(&mut self, addresses: &[SocketAddr]) {
+        self.candidates = candidates(addresses);
+    }
+
+    /// True if a client has proved that it receives at this address.
+    #[must_use]
+    pub fn knows(&self, address: &SocketAddr) -> bool {
+        self.by_address.contains_key(address)
     }
 
     /// What the gateway can do.
@@ -316,6 +326,10 @@ impl Sfu {
             dropped: self.dropped,
         }
     }
+}
+
+fn candidates(addresses: &[SocketAddr]) -> Vec<IceCandidate> {
+    addresses.iter().enumerate().map(|(place, at)| IceCandidate::new(place, *at)).collect()
 }
 
 fn transport_text(id: u64) -> String {
