@@ -5,7 +5,8 @@
 //! - `# …` is a remark; `event key = value`, at the top, changes the demo event's `[event]` table;
 //! - `anna connects by protocol|token-protocol|bearer|query|nothing with CLAIMS` shakes hands; the claims get an `exp`
 //!   in the future unless they name one themselves (`null` leaves it out), and `"secret": "foreign"` signs with another;
-//! - `anna > TEXT` sends a text frame; `anna sends 70000 letters` and `anna sends a binary frame` what nobody should;
+//! - `anna > TEXT` sends a text frame, `anna until TYPE > TEXT` also waits for a push that follows a little later, so that
+//!   both are written down together; `anna sends 70000 letters` and `anna sends a binary frame` what nobody should;
 //! - `anna waits for TYPE` waits for a push; `anna hangs up` closes;
 //! - `anna < …` is what she then was sent, all of it: messages with their fields in alphabetical order, `open`,
 //!   `refused` (an HTTP answer instead of a socket) and `closed`.
@@ -293,6 +294,10 @@ impl Stage {
             self.actors.push(actor);
             return self.settle(who).await;
         }
+        let (until, what) = match what.strip_prefix("until ").and_then(|rest| rest.split_once(' ')) {
+            Some((kind, what)) => (Some(kind), what),
+            None => (None, what),
+        };
         let text = what.strip_prefix("> ").map(|text| self.names.reveal(text));
         let actor = self.actors.iter_mut().find(|a| a.name == who).context("who is that?")?;
         match (text, what.split(' ').collect::<Vec<_>>().as_slice()) {
@@ -309,6 +314,9 @@ impl Stage {
                 return Ok(()); // whoever should notice waits for it
             }
             (None, _) => bail!("nobody knows how to do that"),
+        }
+        if let Some(kind) = until {
+            actor.read_until(kind, |message| message["type"] == kind).await?;
         }
         self.settle(who).await
     }

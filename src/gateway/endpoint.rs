@@ -16,13 +16,15 @@ use crate::media::voice::level::{FLOOR_DBFS, Level};
 use crate::media::voice::mix::{Gain, Mixer};
 use crate::media::voice::playout::{Origin, Playout, Sizes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Packets and orders that may wait for a playback thread.
 const QUEUE: usize = 512;
+/// How many of them packets may be: a flood of them must not keep the end or the cut of a burst out (F3).
+const PACKETS: usize = 448;
 /// A device that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// The frame's length.
@@ -86,6 +88,7 @@ pub struct Endpoint {
     capture_level: AtomicI32,
     playback_level: AtomicI32,
     orders: SyncSender<Order>,
+    packets_waiting: AtomicUsize,
     overflowing: AtomicBool,
     stopping: AtomicBool,
 }
@@ -120,6 +123,7 @@ impl Endpoint {
             capture_level: AtomicI32::new(floor),
             playback_level: AtomicI32::new(floor),
             orders,
+            packets_waiting: AtomicUsize::new(0),
             overflowing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
@@ -144,7 +148,16 @@ impl Endpoint {
 
     /// Hands a packet to the playback thread; a full queue drops it.
     pub fn play(&self, packet: Packet) {
-        self.order(Order::Packet(packet));
+        let full = self.packets_waiting.fetch_add(1, Ordering::Relaxed) >= PACKETS;
+        if full {
+            self.packets_waiting.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.order(Order::Packet(packet));
+        }
+        // Told once, not for every packet: the log must not become the trouble.
+        if self.overflowing.swap(full, Ordering::Relaxed) != full && full {
+            tracing::warn!(session = %self.session, "the playback queue is full; audio is dropped");
+        }
     }
 
     /// No audio before `at`.
@@ -173,10 +186,9 @@ impl Endpoint {
     }
 
     fn order(&self, order: Order) {
-        let full = self.orders.try_send(order).is_err();
-        // Told once, not for every packet: the log must not become the trouble.
-        if self.overflowing.swap(full, Ordering::Relaxed) != full && full {
-            tracing::warn!(session = %self.session, "the playback queue is full; audio is dropped");
+        // A thread that has ended has nothing left to be told.
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+            tracing::error!(session = %self.session, "the playback thread does not take its orders");
         }
     }
 
@@ -348,6 +360,7 @@ pub fn playback_thread(
             while let Ok(order) = orders.0.try_recv() {
                 match order {
                     Order::Packet(p) => {
+                        endpoint.packets_waiting.fetch_sub(1, Ordering::Relaxed);
                         if !streams.contains_key(&p.channel) {
                             match Playout::new(sizes) {
                                 Ok(stream) => drop(streams.insert(p.channel.clone(), stream)),
@@ -420,4 +433,24 @@ pub fn playback_thread(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_packets_does_not_keep_the_cut_of_a_burst_out() {
+        let (endpoint, orders) = Endpoint::new(SessionId(1), SourceId(1), ("in".into(), "out".into()));
+        let (channel, burst) = (ChannelId::from("ops"), BurstId(1));
+        for sequence in 0..2 * QUEUE as u64 {
+            let channel = channel.clone();
+            endpoint.play(Packet { channel, burst, sequence, timestamp: 0, payload: Vec::new() });
+        }
+        endpoint.cut(&channel, burst);
+        endpoint.tell_when_drained();
+        let (packets, others): (Vec<_>, Vec<_>) = orders.0.try_iter().partition(|o| matches!(o, Order::Packet(_)));
+        assert_eq!(packets.len(), PACKETS);
+        assert!(matches!(others[..], [Order::Cut(..), Order::TellWhenDrained]));
+    }
 }
