@@ -12,7 +12,7 @@ mod native;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use crosspatch::base::{ChannelId, Mono, ReplyId, Role, SessionId};
-use crosspatch::control::{Answer, ChannelSpec, Control, Effect, Input, Settings};
+use crosspatch::control::{Answer, ChannelSpec, Claims, Control, Effect, Input, Settings, Tuning};
 use native::client::random;
 use native::figures::percentile;
 use native::gateway::Gateway;
@@ -354,18 +354,16 @@ fn in_the_core(channels: u64) -> Result<(Vec<Duration>, Vec<Duration>)> {
         channels: ids.iter().map(|id| ChannelSpec { id: id.clone(), name: id.to_string() }).collect(),
         desks: Vec::new(),
         ports: Vec::new(),
-        emergency_hold: Duration::from_secs(2),
-        emergency_max: Duration::from_secs(300),
-        talk_limit: Duration::from_secs(60),
+        tuning: Tuning::default(),
     });
     let reply = ReplyId(1);
     let session = |channel: u64, member: u64| SessionId(1_000 + channel * MEMBERS + member);
     for (channel, id) in (0..).zip(&ids) {
         for member in 0..MEMBERS {
             let session = session(channel, member);
-            let (user, name) = (session.to_string().into(), session.to_string());
-            let allowed = vec![id.clone()];
-            core.handle(Input::Open { session, user, name, role: Role::General, allowed }, Mono(0));
+            let name = session.to_string();
+            let claims = Claims { name: name.clone(), role: Role::General, channels: [id.clone()].into() };
+            core.handle(Input::Open { session, user: name.into(), claims }, Mono(0));
             core.handle(Input::Join { session, channel: id.clone(), reply }, Mono(0));
         }
     }

@@ -50,7 +50,8 @@ const TIGHT: usize = 200_000;
 /// Bursts of the limit's paced loop.
 const PACED: usize = 150;
 /// An event with nothing but a channel.
-const EVENT: &str = "[event]\nid = \"bench\"\n\n[[channel]]\nid = \"ops\"\nname = \"Operations\"\n";
+const EVENT: &str =
+    "[event]\nid = \"bench\"\n\n[limits]\nchannel_users = 1000\n\n[[channel]]\nid = \"ops\"\nname = \"Operations\"\n";
 
 #[derive(Parser)]
 struct Options {

@@ -1,5 +1,8 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
+mod client;
+mod people;
+
 use crate::audit;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 /// sysexits: the command line or a file named on it is wrong.
 const EX_CONFIG: u8 = 78;
+/// sysexits: what is asked for does not fit what there is.
+const EX_DATAERR: u8 = 65;
 /// sysexits: something is wrong that the user did not do.
 const EX_UNAVAILABLE: u8 = 69;
 
@@ -38,6 +43,14 @@ enum Command {
     },
     /// Prints a token that lets a person in.
     Token(Token),
+    /// Lists and changes channels.
+    Channel(people::ChannelArgs),
+    /// Lists and changes persons, their roles and permissions; enables desks and radios.
+    Person(people::PersonArgs),
+    /// Lists, adds and lifts bans.
+    Ban(people::BanArgs),
+    /// Has the running gateway read its configuration file again: channels, limits and times.
+    Reload(people::ReloadArgs),
     /// Reads the audit.
     Audit {
         #[command(subcommand)]
@@ -147,14 +160,23 @@ pub fn main() -> ExitCode {
             Err(e) => Err(e.into()),
         },
         Command::Token(token) => print_token(&token),
+        Command::Channel(args) => people::channel(args),
+        Command::Person(args) => people::person(args),
+        Command::Ban(args) => people::ban(args),
+        Command::Reload(args) => people::reload(&args),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            let config = e.is::<ConfigError>() || e.is::<TlsError>();
-            ExitCode::from(if config { EX_CONFIG } else { EX_UNAVAILABLE })
+            ExitCode::from(if e.is::<ConfigError>() || e.is::<TlsError>() {
+                EX_CONFIG
+            } else if e.is::<people::Refused>() {
+                EX_DATAERR
+            } else {
+                EX_UNAVAILABLE
+            })
         }
     }
 }
@@ -174,6 +196,7 @@ fn start(run: Run) -> anyhow::Result<()> {
     }
     let options = Options {
         config,
+        config_file: run.config,
         listen: run.listen,
         listen_tls: run.listen_tls,
         media_port: run.media_port,
@@ -197,11 +220,7 @@ fn start(run: Run) -> anyhow::Result<()> {
 fn print_token(token: &Token) -> anyhow::Result<()> {
     std::fs::create_dir_all(&token.state_dir)
         .with_context(|| format!("the state directory {} cannot be made", token.state_dir.display()))?;
-    let event = std::fs::read_to_string(token.state_dir.join("event.json"))
-        .ok()
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        .and_then(|v| v["event"].as_str().map(str::to_owned))
-        .unwrap_or_else(|| Config::demo().event.id);
+    let event = client::event_of(&token.state_dir).unwrap_or_else(|| Config::demo().event.id);
     let tokens = Tokens::of_state_dir(&token.state_dir, &event)?;
     let identity = Identity {
         user: token.user.as_str().into(),

@@ -8,4 +8,5 @@ pub mod gateway;
 pub mod hardware;
 pub mod media;
 pub mod net;
+pub mod people;
 pub mod wire;

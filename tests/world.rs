@@ -14,6 +14,7 @@ use crosspatch::hardware::gpio::sim::SimBoard;
 use crosspatch::media::gates::Gates;
 use crosspatch::net::socket::{Outgoing, SocketEvent};
 use crosspatch::net::token::Identity;
+use crosspatch::people;
 use crosspatch::wire::{MediaOp, WallClock};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -71,6 +72,7 @@ impl World {
             gates: gates.clone(),
             media,
             endpoints,
+            people: people::start(&dir.path().join("people.sqlite"), Box::new(|_| {})).unwrap().0,
             live: watch::channel(Value::Null).0,
         });
         let mut world = World {

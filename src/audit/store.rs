@@ -2,9 +2,8 @@
 
 use super::schema::{self, Row};
 use super::{AuditError, Stamped};
-use crate::base::clock;
+use crate::base::aside::set_aside;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// An open audit file.
@@ -23,7 +22,8 @@ impl Store {
     /// Opens the file after a check of every page; a damaged one is set aside.
     pub(super) fn open_checked(path: &Path) -> Result<Opened, AuditError> {
         let failed = |source| AuditError::Store { path: path.to_owned(), source };
-        let set_aside = if is_sound(path).map_err(failed)? { None } else { Some(set_aside(path)?) };
+        let aside = |source| AuditError::SetAside { path: path.to_owned(), source };
+        let set_aside = if is_sound(path).map_err(failed)? { None } else { Some(set_aside(path).map_err(aside)?) };
         Ok(Opened { store: Self::open(path)?, set_aside })
     }
 
@@ -80,24 +80,6 @@ fn is_sound(path: &Path) -> rusqlite::Result<bool> {
 /// True if the error speaks of the file's content, not of the way to it.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-}
-
-/// Renames the file with its companions, so that SQLite's tools still find them together.
-fn set_aside(path: &Path) -> Result<PathBuf, AuditError> {
-    let with = |base: &Path, suffix: &str| {
-        let mut name: OsString = base.into();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = with(path, &format!(".damaged-{}", clock::unix_ms_now() / 1000));
-    for suffix in ["", "-wal", "-shm"] {
-        match std::fs::rename(with(path, suffix), with(&aside, suffix)) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(AuditError::SetAside { path: path.to_owned(), source }),
-        }
-    }
-    Ok(aside)
 }
 
 /// Reads up to `limit` records after number `after_seq`, in order. Does not disturb the writer.

@@ -2,6 +2,7 @@
 //!
 //! This is the lowest layer. It decides nothing and knows nothing of the rooms above it.
 
+pub mod aside;
 pub mod clock;
 pub mod ids;
 pub mod record;

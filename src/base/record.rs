@@ -36,6 +36,28 @@ actions! {
     RateLimitBlock = "rate_limit.block",
     /// Somebody asked for what their role or membership does not allow.
     PermissionDenied = "permission.denied",
+    /// A participant may join a channel now.
+    PermissionGranted = "permission.granted",
+    /// A participant may join a channel no longer.
+    PermissionRevoked = "permission.revoked",
+    /// The same, once the burst that runs has ended (F14).
+    PermissionRevocationDeferred = "permission.revocation_deferred",
+    /// A participant has another role; `detail` says which and which before.
+    RoleChange = "role.change",
+    /// A person was written into the store.
+    PersonCreate = "person.create",
+    /// What the store says of a person changed.
+    PersonUpdate = "person.update",
+    /// A person was taken out of the store: the token's claims hold again.
+    PersonDelete = "person.delete",
+    /// A desk or port that was disabled may talk again.
+    PersonEnable = "person.enable",
+    /// A channel was added at run time.
+    ChannelCreate = "channel.create",
+    /// A channel has another name.
+    ChannelUpdate = "channel.update",
+    /// A channel was removed at run time; with the cause `burst-running` it goes when that has ended.
+    ChannelDelete = "channel.delete",
     /// A channel was joined.
     ChannelJoin = "channel.join",
     /// A channel was left.
@@ -92,6 +114,10 @@ actions! {
     SystemStart = "system.start",
     /// The gateway ended in good order.
     SystemStop = "system.stop",
+    /// The configuration file was read again and taken.
+    SystemConfigReloaded = "system.config_reloaded",
+    /// The configuration file was read again and refused; `detail` says why. Nothing of it was taken.
+    SystemConfigRefused = "system.config_refused",
     /// Records were lost because the queue or the disk was full.
     SystemAuditLost = "system.audit_lost",
 }

@@ -35,7 +35,7 @@ impl Desk {
 
 impl Control {
     fn hold_time(&self) -> Duration {
-        self.settings.emergency_hold.max(MIN_HOLD)
+        self.settings.tuning.emergency_hold.max(MIN_HOLD)
     }
 
     /// Routes an input line's edge to the desk or port that owns it.

@@ -64,7 +64,7 @@ impl Control {
     }
 
     pub(super) fn emergency_from_network(&mut self, session: SessionId, hold_ms: f64, reply: ReplyId) {
-        let hold = self.settings.emergency_hold.max(MIN_HOLD);
+        let hold = self.settings.tuning.emergency_hold.max(MIN_HOLD);
         let armed = self.sessions.get(&session).and_then(|s| s.armed);
         let long_enough = hold_ms >= hold.as_millis() as f64;
         let clock_agrees = armed.is_none_or(|since| self.now.since(since) + NETWORK_JITTER >= hold);
@@ -104,6 +104,11 @@ impl Control {
         if !self.sessions[&session].capture_works {
             self.deny_emergency(session, "no-capture", json!({}));
             return Answer::Denied { holder: None, message: "The microphone does not work.".into() }; // F10
+        }
+        if self.sessions[&session].disabled {
+            self.deny_emergency(session, "disabled", json!({}));
+            let message = "This desk is disabled. Have an administrator enable it.".to_owned();
+            return Answer::Denied { holder: None, message }; // F14
         }
         let user = self.sessions[&session].user.clone();
         let name = self.name_of(&user);
@@ -153,7 +158,15 @@ impl Control {
             let since = self.now;
             self.take(
                 channel,
-                Burst { id: burst, user: user.clone(), session, since, last_media: since, warned: true },
+                Burst {
+                    id: burst,
+                    user: user.clone(),
+                    session,
+                    since,
+                    last_media: since,
+                    warned: true,
+                    limited_from: since,
+                },
             );
             self.emit(Effect::OpenGate { channel: channel.clone(), burst, source });
             self.announce(channel, None);
@@ -278,8 +291,8 @@ impl Control {
 
     pub(super) fn emergency_due(&self) -> impl Iterator<Item = Mono> {
         self.emergency.iter().flat_map(|e| {
-            let end = e.since + self.settings.emergency_max;
-            let warning = (!e.warned).then(|| end - END_WARNING.min(self.settings.emergency_max));
+            let end = e.since + self.settings.tuning.emergency_max;
+            let warning = (!e.warned).then(|| end - END_WARNING.min(self.settings.tuning.emergency_max));
             let silence = self.may_go_silent(e.session).then(|| e.last_media + MEDIA_TIMEOUT);
             [Some(end), warning, silence, e.retry_at, Some(e.look_at)].into_iter().flatten()
         })
@@ -288,7 +301,7 @@ impl Control {
     pub(super) fn emergency_timeouts(&mut self) {
         let now = self.now;
         let Some(e) = &self.emergency else { return };
-        let end = e.since + self.settings.emergency_max;
+        let end = e.since + self.settings.tuning.emergency_max;
         if now >= end {
             return self.end_emergency("time-limit", None);
         }

@@ -23,6 +23,10 @@ impl Control {
         if !self.sessions[&session].capture_works {
             return Ok(self.deny(session, channel, None, "no-capture", "The microphone does not work.".into()));
         }
+        if self.sessions.get(&session).is_some_and(|s| s.disabled) {
+            let message = "This desk or radio is disabled. Have an administrator enable it.".to_owned();
+            return Ok(self.deny(session, channel, None, "disabled", message));
+        }
         let Some(held) = self.channels.get(channel).and_then(|c| c.burst.clone()) else {
             if self.is_locked_out(&user, channel) {
                 let message = "Talk limit reached. Release and press again.".to_owned();
@@ -88,7 +92,10 @@ impl Control {
             record = record.to(&interrupted).with(json!({ "interrupted": interrupted.as_str() }));
         }
         self.audit(record);
-        self.take(channel, Burst { id, user, session, since: self.now, last_media: self.now, warned: false });
+        self.take(
+            channel,
+            Burst { id, user, session, since: self.now, last_media: self.now, warned: false, limited_from: self.now },
+        );
         let source = self.source_for(session, channel);
         self.emit(Effect::OpenGate { channel: channel.clone(), burst: id, source });
         self.announce(channel, reply.map(|_| session));
@@ -249,7 +256,7 @@ impl Control {
     /// When the burst must end: by its limit, and by the silence of its talker.
     fn limits(&self, burst: &Burst) -> (Option<Mono>, Option<Mono>) {
         let unlimited = self.role_of(burst.session).has_priority() || !self.is_network(burst.session);
-        let limit = (!unlimited).then(|| burst.since + self.settings.talk_limit);
+        let limit = (!unlimited).then(|| burst.limited_from + self.settings.tuning.talk_limit);
         let silence = self.may_go_silent(burst.session).then(|| burst.last_media + MEDIA_TIMEOUT);
         (limit, silence)
     }
@@ -271,7 +278,7 @@ impl Control {
         let bursts = self.channels.values().filter_map(|c| c.burst.as_ref()).filter(|_| self.emergency.is_none());
         bursts.flat_map(|b| {
             let (limit, silence) = self.limits(b);
-            let warning = limit.filter(|_| !b.warned).map(|l| l - LIMIT_WARNING.min(self.settings.talk_limit));
+            let warning = limit.filter(|_| !b.warned).map(|l| l - LIMIT_WARNING.min(self.settings.tuning.talk_limit));
             [limit, silence, warning].into_iter().flatten()
         })
     }

@@ -1,7 +1,7 @@
 //! Sessions, participants and their memberships (F12–F14, F16).
 
 use super::floor::unknown_channel;
-use super::{Answer, Control, Effect, Interruption, Push, Refusal, Session, User};
+use super::{Answer, Claims, Control, Effect, Push, Refusal, Session, User};
 use crate::base::{Action, ChannelId, Mono, ReplyId, Role, SessionId, UserId};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,14 +17,6 @@ pub(super) struct Lost {
     /// In the order of joining (E6).
     joined: Vec<ChannelId>,
     until: Mono,
-}
-
-/// How many channels one session may monitor at once.
-fn join_limit(role: Role) -> usize {
-    match role {
-        Role::General => 10,
-        Role::Admin | Role::Dispatch => 50,
-    }
 }
 
 impl Control {
@@ -51,7 +43,7 @@ impl Control {
         source: crate::base::SourceId,
         channels: &[ChannelId],
     ) {
-        self.add_session(session, user, name, role, channels.iter().cloned().collect());
+        self.add_session(session, user, Claims { name, role, channels: channels.iter().cloned().collect() });
         for channel in channels {
             self.add_member(session, channel);
         }
@@ -60,31 +52,27 @@ impl Control {
         (s.capture_works, s.playback_works) = (false, false);
     }
 
-    fn add_session(
-        &mut self,
-        session: SessionId,
-        user: UserId,
-        name: String,
-        role: Role,
-        allowed: BTreeSet<ChannelId>,
-    ) {
+    fn add_session(&mut self, session: SessionId, user: UserId, claims: Claims) {
         let entry = self.users.entry(user.clone()).or_insert_with(|| User {
-            name: name.clone(),
-            role,
+            name: String::new(),
+            role: claims.role,
             sessions: BTreeSet::new(),
         });
-        (entry.name, entry.role) = (name, role); // the newest token speaks for the participant
+        (entry.name, entry.role) = (claims.name.clone(), claims.role);
         entry.sessions.insert(session);
         self.sessions.insert(
             session,
             Session {
                 user,
-                allowed,
+                allowed: claims.channels.clone(),
+                told: (Vec::new(), claims.role),
+                claims,
                 joined: BTreeMap::new(),
                 sources: BTreeMap::new(),
                 local: None,
                 capture_works: true,
                 playback_works: true,
+                disabled: false,
                 armed: None,
             },
         );
@@ -99,21 +87,13 @@ impl Control {
         }
     }
 
-    pub(super) fn open_session(
-        &mut self,
-        session: SessionId,
-        user: UserId,
-        name: String,
-        role: Role,
-        allowed: Vec<ChannelId>,
-    ) {
-        let allowed: BTreeSet<_> = allowed.into_iter().filter(|c| self.channels.contains_key(c)).collect();
-        let in_order = self.settings.channels.iter().filter(|c| allowed.contains(&c.id)); // as the event lists them
-        let channels = in_order.map(|c| (c.id.clone(), c.name.clone())).collect();
-        self.add_session(session, user, name, role, allowed);
+    /// The store's word on the person goes before the token's claims; else the newest token speaks for all sessions.
+    pub(super) fn open_session(&mut self, session: SessionId, user: UserId, claims: Claims) {
+        self.add_session(session, user.clone(), claims);
+        self.apply_claims(&user);
         let record = self.record(Action::AuthLogin, session).with(json!({ "session": session.to_string() }));
         self.audit(record);
-        self.push(vec![session], Push::ChannelList { channels, role });
+        self.tell_first_list(session);
     }
 
     pub(super) fn close_session(&mut self, session: SessionId, cause: &'static str) {
@@ -171,7 +151,7 @@ impl Control {
     }
 
     /// Ends the session's burst on the channel, takes it out, tells the others.
-    fn remove_member(&mut self, session: SessionId, channel: &ChannelId, action: &'static str) {
+    pub(super) fn remove_member(&mut self, session: SessionId, channel: &ChannelId, action: &'static str) {
         let carries = self.channels.get(channel).and_then(|c| c.burst.as_ref()).is_some_and(|b| b.session == session);
         if carries && self.emergency.is_none() {
             self.finish(channel, action, Some(session));
@@ -219,10 +199,10 @@ impl Control {
     }
 
     fn try_join(&mut self, session: SessionId, channel: &ChannelId) -> Result<Answer, Refusal> {
-        if !self.channels.contains_key(channel) {
+        if !self.channels.contains_key(channel) || self.retired.contains(channel) {
             return Err(unknown_channel(channel));
         }
-        let role = self.role_of(session);
+        let (limit, users) = (self.channels_at_once(self.role_of(session)), self.settings.tuning.channel_users);
         let Some(s) = self.sessions.get(&session) else {
             return Err(Refusal::new("no-session", "This session is closed."));
         };
@@ -230,13 +210,21 @@ impl Control {
             return Err(Refusal::new("not-permitted", format!("You may not join '{channel}'. Ask an administrator.")));
         }
         if !s.joined.contains_key(channel) {
-            if s.joined.len() >= join_limit(role) {
+            let user = s.user.clone();
+            let sessions = self.users[&user].sessions.iter().filter_map(|s| self.sessions.get(s));
+            let monitored: BTreeSet<_> = sessions.flat_map(|s| s.joined.keys()).collect();
+            if !monitored.contains(channel) && monitored.len() >= limit {
                 return Err(Refusal::new(
                     "too-many-channels",
                     "Maximum channels reached. Remove a channel to add another.",
                 ));
             }
-            let user = s.user.clone();
+            if !monitored.contains(channel) && self.user_count(channel) >= users {
+                return Err(Refusal::new(
+                    "channel-full",
+                    format!("'{channel}' is full: it has {users} users. Ask an administrator."),
+                ));
+            }
             self.add_member(session, channel);
             let record = self.record(Action::ChannelJoin, session).on(channel);
             self.audit(record);
@@ -295,81 +283,5 @@ impl Control {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.playback_works = works;
         }
-    }
-
-    pub(super) fn force_disconnect(&mut self, session: SessionId, target: &UserId, reason: String, reply: ReplyId) {
-        let answer = self.check_manager(session).and_then(|()| self.throw_out(session, target, reason));
-        self.reply(reply, answer.map(|()| Answer::Done));
-    }
-
-    pub(super) fn ban(
-        &mut self,
-        session: SessionId,
-        target: &UserId,
-        duration: Option<Duration>,
-        reason: String,
-        reply: ReplyId,
-    ) {
-        let answer = self.check_manager(session).map(|()| {
-            self.bans.insert(target.clone(), duration.map(|d| self.now + d));
-            let detail = json!({ "reason": reason, "durationMs": duration.map(|d| d.as_millis() as u64) });
-            let record = self.record(Action::SecurityBan, session).to(target).with(detail);
-            self.audit(record);
-            if self.users.contains_key(target) {
-                self.throw_out(session, target, reason).ok();
-            }
-            Answer::Done
-        });
-        self.reply(reply, answer);
-    }
-
-    pub(super) fn unban(&mut self, session: SessionId, target: &UserId, reply: ReplyId) {
-        let answer = self.check_manager(session).map(|()| {
-            self.bans.remove(target);
-            let record = self.record(Action::SecurityUnban, session).to(target);
-            self.audit(record);
-            Answer::Done
-        });
-        self.reply(reply, answer);
-    }
-
-    fn check_manager(&mut self, session: SessionId) -> Result<(), Refusal> {
-        match self.role_of(session) {
-            Role::Dispatch | Role::Admin => Ok(()),
-            Role::General => {
-                let record = self.record(Action::PermissionDenied, session).because("not-manager");
-                self.audit(record);
-                Err(Refusal::new("not-permitted", "Only Dispatch and Admin may do this."))
-            }
-        }
-    }
-
-    /// F14: at once, running burst or not. Desks and ports lose their floor and stay seated.
-    fn throw_out(&mut self, session: SessionId, target: &UserId, reason: String) -> Result<(), Refusal> {
-        let Some(user) = self.users.get(target) else {
-            return Err(Refusal::new("unknown-user", format!("'{target}' is not connected.")));
-        };
-        let sessions: Vec<_> = user.sessions.iter().copied().collect();
-        let record = self.record(Action::ForceDisconnect, session).to(target).with(json!({ "reason": reason }));
-        self.audit(record);
-        if self.emergency.as_ref().is_some_and(|e| e.user == *target) {
-            self.end_emergency("force-disconnect", None);
-        }
-        let held = self.channels.iter().filter(|(_, c)| c.burst.as_ref().is_some_and(|b| b.user == *target));
-        let held: Vec<_> = held.map(|(id, _)| id.clone()).collect();
-        let by = self.sessions.get(&session).map(|s| s.user.clone());
-        for channel in held {
-            self.interrupt(&channel, Interruption::Forced, by.as_ref(), reason.clone());
-            self.announce(&channel, None);
-        }
-        self.push(sessions.clone(), Push::ForceDisconnect { reason: reason.clone() });
-        for session in sessions {
-            if self.is_network(session) {
-                self.emit(Effect::Close { session, reason: reason.clone() });
-            } else {
-                self.capture(session, false);
-            }
-        }
-        Ok(())
     }
 }

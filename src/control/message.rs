@@ -2,7 +2,58 @@
 
 use super::Receipt;
 use crate::base::{BurstId, ChannelId, LineName, Mono, Record, ReplyId, Role, SessionId, SourceId, UserId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use super::{ChannelSpec, Tuning};
+
+/// What is said of a participant: by its token, or in its place by the store of persons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The participant's name.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Channels it may join, also such as the event does not have yet.
+    pub channels: BTreeSet<ChannelId>,
+}
+
+/// Who makes a change without a session: an administrator at the API or the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Who.
+    pub user: UserId,
+    /// Their name.
+    pub name: String,
+    /// Their role.
+    pub role: Role,
+}
+
+/// What has to outlive a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// A ban.
+    Ban {
+        /// Who may not connect.
+        user: UserId,
+        /// For how long; `None` is for ever.
+        duration: Option<Duration>,
+        /// Why, for people.
+        reason: String,
+        /// By whom.
+        by: UserId,
+    },
+    /// The end of a ban.
+    Unban {
+        /// Who may come back.
+        user: UserId,
+    },
+    /// A desk or port may not talk until it is enabled (F14).
+    Disable {
+        /// Which one.
+        user: UserId,
+    },
+}
 
 /// One thing that happened outside.
 #[derive(Clone, Debug)]
@@ -13,12 +64,8 @@ pub enum Input {
         session: SessionId,
         /// Whose it is.
         user: UserId,
-        /// The participant's name.
-        name: String,
-        /// The participant's role.
-        role: Role,
-        /// Channels that the token allows.
-        allowed: Vec<ChannelId>,
+        /// What the token says; the store's word on this person goes before it.
+        claims: Claims,
     },
     /// A session says which one it continues; said once, right after [`Input::Open`].
     Resume {
@@ -171,6 +218,57 @@ pub enum Input {
         /// Where the answer goes.
         reply: ReplyId,
     },
+    /// The channels of the event from now on, in order. A burst on one that is gone runs to its end (F14).
+    Channels {
+        /// All of them.
+        channels: Vec<ChannelSpec>,
+        /// Who changed them; nobody at start.
+        by: Option<Actor>,
+    },
+    /// What the store says of persons from now on. Of whoever is not there, the token's claims hold.
+    People {
+        /// All of them.
+        people: BTreeMap<UserId, Claims>,
+        /// Who changed them; nobody at start.
+        by: Option<Actor>,
+    },
+    /// Bans that the store knows, with their ends; others stay.
+    Bans {
+        /// Until when; `None` is for ever.
+        bans: BTreeMap<UserId, Option<Mono>>,
+    },
+    /// A ban by somebody without a session; it is stored already.
+    Banned {
+        /// Who has to go.
+        target: UserId,
+        /// Until when; `None` is for ever.
+        until: Option<Mono>,
+        /// Why, for people.
+        reason: String,
+        /// By whom.
+        by: Actor,
+    },
+    /// The end of a ban by somebody without a session.
+    Unbanned {
+        /// Who may come back.
+        target: UserId,
+        /// By whom.
+        by: Actor,
+    },
+    /// Desks and ports that the store knows as disabled (F14).
+    Disabled {
+        /// Which ones.
+        users: BTreeSet<UserId>,
+    },
+    /// A disabled desk or port may talk again.
+    Enable {
+        /// Which one.
+        target: UserId,
+        /// By whom.
+        by: Actor,
+    },
+    /// Limits and times from now on.
+    Tune(Tuning),
     /// A debounced edge of an input line.
     Edge {
         /// Which line.
@@ -392,6 +490,15 @@ pub enum Push {
         /// Which burst ended.
         burst: BurstId,
     },
+    /// `permission-update`
+    PermissionUpdate {
+        /// Channels the session may join now.
+        added: Vec<ChannelId>,
+        /// Channels it may not join any more.
+        removed: Vec<ChannelId>,
+        /// All that it may join.
+        channels: Vec<ChannelId>,
+    },
     /// `talk-limit-warning`
     TalkLimitWarning {
         /// Where.
@@ -464,6 +571,13 @@ pub enum Effect {
         /// Which one.
         reply: ReplyId,
     },
+    /// Store something that holds already. The request is answered when it is on disk, or cannot be.
+    Keep {
+        /// What.
+        keep: Keep,
+        /// Which request.
+        reply: ReplyId,
+    },
     /// Tell sessions something.
     Push {
         /// Whom.
@@ -528,7 +642,8 @@ impl Effect {
             Effect::ShutGate { .. } => 1,
             Effect::Push { push: Push::Interrupted { .. }, .. } => 2,
             Effect::OpenGate { .. } => 3,
-            Effect::Reply { .. } | Effect::AdmitMedia { .. } => 4, // before hundreds of pushes: somebody holds a button
+            // Before hundreds of pushes: somebody holds a button.
+            Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Keep { .. } => 4,
             Effect::Push { .. } | Effect::Leave { .. } => 5,
             Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 6,
             Effect::Tone { .. } | Effect::Line { keys: false, .. } => 7,

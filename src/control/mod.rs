@@ -8,12 +8,15 @@
 //! in the order of [`Effect::phase`], decision by decision: audit, shut, tell the interrupted, open, reply, tell everybody, key,
 //! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
 
+mod channels;
 mod desk;
 mod emergency;
 mod floor;
 mod hold;
 mod members;
 mod message;
+mod moderation;
+mod permissions;
 mod radio;
 mod readiness;
 mod squelch;
@@ -21,7 +24,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Answer, ChannelState, Effect, Holder, Input, Interruption, Push, Refusal};
+pub use message::{Actor, Answer, ChannelState, Claims, Effect, Holder, Input, Interruption, Keep, Push, Refusal};
 pub use readiness::{RadioState, Reach, Readiness, Receipt};
 
 use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
@@ -37,12 +40,27 @@ pub struct Settings {
     pub desks: Vec<DeskSpec>,
     /// The radio ports of this box.
     pub ports: Vec<PortSpec>,
+    /// Limits and times that may change at run time.
+    pub tuning: Tuning,
+}
+
+/// Limits and times that may change at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
     /// How long the emergency button is held (E2); never below [`MIN_HOLD`].
     pub emergency_hold: Duration,
     /// The longest emergency broadcast (E8).
     pub emergency_max: Duration,
     /// The longest burst of General and Admin (F9); none for Dispatch.
     pub talk_limit: Duration,
+    /// Channels that a General user may monitor at once, over all of its sessions.
+    pub general_channels: usize,
+    /// The same for Dispatch and Admin.
+    pub dispatch_channels: usize,
+    /// Users on one channel.
+    pub channel_users: usize,
+    /// Users on the box. Dispatch is let in all the same.
+    pub users: usize,
 }
 
 /// E2: no configuration goes below this.
@@ -55,6 +73,21 @@ pub const LIMIT_WARNING: Duration = Duration::from_secs(10);
 const NETWORK_JITTER: Duration = Duration::from_millis(200);
 /// F9: a network client that is locked out may ask again after this.
 const LOCKOUT: Duration = Duration::from_secs(1);
+
+impl Default for Tuning {
+    /// What holds if the configuration says nothing.
+    fn default() -> Self {
+        Tuning {
+            emergency_hold: MIN_HOLD,
+            emergency_max: Duration::from_secs(300),
+            talk_limit: Duration::from_secs(60),
+            general_channels: 10,
+            dispatch_channels: 50,
+            channel_users: 100,
+            users: 1000,
+        }
+    }
+}
 
 /// One talk channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +169,12 @@ struct User {
 #[derive(Debug)]
 struct Session {
     user: UserId,
-    /// What the token allows.
+    /// What its token says.
+    claims: Claims,
+    /// Channels of the event that it may join: by the store's word on the person, else by the token.
     allowed: BTreeSet<ChannelId>,
+    /// The channels and the role that it was told of last.
+    told: (Vec<ChannelSpec>, Role),
     /// Joined channels with the order of joining (E6).
     joined: BTreeMap<ChannelId, u64>,
     /// Producers of a network session, by channel (F15).
@@ -148,6 +185,8 @@ struct Session {
     capture_works: bool,
     /// False: a desk or port without a working playback device (E10).
     playback_works: bool,
+    /// A desk or port that was thrown out, until somebody enables it again (F14).
+    disabled: bool,
     /// When the client said that its emergency button went down (E2).
     armed: Option<Mono>,
 }
@@ -168,6 +207,8 @@ struct Burst {
     /// The newest packet, or the grant (F10).
     last_media: Mono,
     warned: bool,
+    /// The talk limit counts from here: the grant, or the loss of priority (F9).
+    limited_from: Mono,
 }
 
 /// The state of the whole event, and the only owner of it.
@@ -184,6 +225,14 @@ pub struct Control {
     lost: BTreeMap<SessionId, members::Lost>,
     /// Talkers that ran into their limit, and when (F9).
     locked_out: BTreeMap<(UserId, ChannelId), Mono>,
+    /// What the store says of persons; goes before the claims of their tokens.
+    people: BTreeMap<UserId, Claims>,
+    /// Permissions that are lost when the participant's burst there has ended (F14).
+    deferred: BTreeSet<(UserId, ChannelId)>,
+    /// Channels that go when the burst on them has ended.
+    retired: BTreeSet<ChannelId>,
+    /// True while sessions have to be told of their channels or role.
+    lists_changed: bool,
     /// Banned until; `None` is for ever.
     bans: BTreeMap<UserId, Option<Mono>>,
     last_burst: u64,
@@ -211,6 +260,10 @@ impl Control {
             ports: settings.ports.iter().cloned().map(radio::Port::new).collect(),
             lost: BTreeMap::new(),
             locked_out: BTreeMap::new(),
+            people: BTreeMap::new(),
+            deferred: BTreeSet::new(),
+            retired: BTreeSet::new(),
+            lists_changed: false,
             bans: BTreeMap::new(),
             last_burst: 0,
             last_rank: 0,
@@ -229,7 +282,7 @@ impl Control {
     pub fn handle(&mut self, input: Input, now: Mono) {
         self.now = self.now.max(now);
         match input {
-            Input::Open { session, user, name, role, allowed } => self.open_session(session, user, name, role, allowed),
+            Input::Open { session, user, claims } => self.open_session(session, user, claims),
             Input::Resume { session, lost } => self.resume(session, lost),
             Input::Close { session, cause } => self.close_session(session, cause),
             Input::Join { session, channel, reply } => self.join(session, &channel, reply),
@@ -254,6 +307,14 @@ impl Control {
                 self.ban(session, &target, duration, reason, reply)
             }
             Input::Unban { session, target, reply } => self.unban(session, &target, reply),
+            Input::Channels { channels, by } => self.set_channels(channels, by.as_ref()),
+            Input::People { people, by } => self.set_people(people, by.as_ref()),
+            Input::Bans { bans } => self.load_bans(bans),
+            Input::Banned { target, until, reason, by } => self.banned(&target, until, &reason, &by),
+            Input::Unbanned { target, by } => self.unbanned(&target, &by),
+            Input::Disabled { users } => self.load_disabled(&users),
+            Input::Enable { target, by } => self.enable(&target, &by),
+            Input::Tune(tuning) => self.settings.tuning = tuning,
             Input::Edge { line, active, stamp } => self.edge(&line, active, stamp),
             Input::EdgesLost { line, active } => self.edges_lost(&line, active),
             Input::ActiveAtStart { line } => self.active_at_start(&line),
@@ -287,6 +348,69 @@ impl Control {
         self.queue.pop_front()
     }
 
+    /// Users on the network, each once.
+    #[must_use]
+    pub fn network_users(&self) -> BTreeSet<&UserId> {
+        self.sessions.values().filter(|s| s.local.is_none()).map(|s| &s.user).collect()
+    }
+
+    /// How many channels a user in this role may monitor at once.
+    #[must_use]
+    pub fn channels_at_once(&self, role: Role) -> usize {
+        match role {
+            Role::General => self.settings.tuning.general_channels,
+            Role::Admin | Role::Dispatch => self.settings.tuning.dispatch_channels,
+        }
+    }
+
+    /// False if the box has no room for one more user (Dispatch is let in all the same).
+    #[must_use]
+    pub fn has_room_for(&self, user: &UserId, role: Role) -> bool {
+        let users = self.network_users();
+        role.has_priority() || users.contains(user) || users.len() < self.settings.tuning.users
+    }
+
+    /// What holds for a participant whose token says `claimed`.
+    #[must_use]
+    pub fn role_now(&self, user: &UserId, claimed: Role) -> Role {
+        self.people.get(user).map_or(claimed, |p| p.role)
+    }
+
+    /// Desks and ports that may not talk, with their names (F14).
+    #[must_use]
+    pub fn disabled(&self) -> Vec<(UserId, String)> {
+        let disabled = self.sessions.values().filter(|s| s.disabled);
+        disabled.map(|s| (s.user.clone(), self.name_of(&s.user))).collect()
+    }
+
+    /// Everybody who is there, with what holds for them; desks and ports too.
+    #[must_use]
+    pub fn present(&self) -> BTreeMap<UserId, Claims> {
+        let claims = |user: &User| Claims {
+            name: user.name.clone(),
+            role: user.role,
+            channels: user
+                .sessions
+                .iter()
+                .filter_map(|s| self.sessions.get(s))
+                .flat_map(|s| s.allowed.clone())
+                .collect(),
+        };
+        self.users.iter().map(|(id, user)| (id.clone(), claims(user))).collect()
+    }
+
+    /// True if `user` is a desk or port of this box.
+    #[must_use]
+    pub fn is_local(&self, user: &UserId) -> bool {
+        self.sessions.values().any(|s| s.local.is_some() && s.user == *user)
+    }
+
+    /// The end of a ban that holds; `Some(None)` has none.
+    #[must_use]
+    pub fn ban_end(&self, user: &UserId, now: Mono) -> Option<Option<Mono>> {
+        self.bans.get(user).copied().filter(|_| self.is_banned(user, now))
+    }
+
     /// True while `user` may not connect.
     #[must_use]
     pub fn is_banned(&self, user: &UserId, now: Mono) -> bool {
@@ -312,6 +436,8 @@ impl Control {
     }
 
     fn settle(&mut self) {
+        self.carry_out_departures();
+        self.tell_lists();
         self.update_emergency_source();
         self.update_keyers();
         self.update_tallies();

@@ -135,7 +135,8 @@ impl Control {
         for i in 0..self.ports.len() {
             let p = &self.ports[i];
             let held = self.channels.get(&p.spec.channel).and_then(|c| c.burst.as_ref());
-            let wanted = held.filter(|b| b.user != p.spec.user).map(|b| b.id);
+            let wanted =
+                held.filter(|b| b.user != p.spec.user && !self.sessions[&p.spec.session].disabled).map(|b| b.id);
             let radio_first =
                 if self.emergency.is_some() { p.spec.radio_first_in_emergency } else { p.spec.radio_first };
             let blocked = radio_first && p.squelch.is_open() && !p.is_keyed();

@@ -98,7 +98,11 @@ impl Control {
             let mut obstacles: Vec<_> = radios
                 .iter()
                 .filter(|(_, state)| *state == RadioState::Broken)
-                .map(|(name, _)| format!("{name} cannot transmit: its sound device does not work"))
+                .map(|(name, _)| {
+                    let disabled = self.disabled().iter().any(|(_, disabled)| disabled == name);
+                    let why = if disabled { "it is disabled" } else { "its sound device does not work" };
+                    format!("{name} cannot transmit: {why}")
+                })
                 .collect();
             if failed(channel) {
                 obstacles.push("its gate does not open; it is tried again every second".into());
@@ -109,8 +113,10 @@ impl Control {
         let desks = self.desks.iter().flat_map(|desk| {
             let name = &desk.spec.name;
             let mute = !self.sessions.get(&desk.spec.session).is_some_and(|s| s.capture_works);
+            let disabled = self.sessions.get(&desk.spec.session).is_some_and(|s| s.disabled);
             let spent = desk.spec.emergency.is_some() && desk.hold == Hold::Spent;
             [
+                disabled.then(|| format!("{name}: it is disabled until an administrator enables it")),
                 mute.then(|| format!("{name}: the microphone does not work")),
                 spent.then(|| format!("{name}: the emergency button is stuck; let go of it, or look at its wiring")),
             ]
@@ -126,7 +132,9 @@ impl Control {
 
     fn radios_of(&self, channel: &ChannelId) -> Vec<(String, RadioState)> {
         let ports = self.ports.iter().filter(|p| p.spec.channel == *channel);
-        let works = |p: &super::radio::Port| self.sessions.get(&p.spec.session).is_some_and(|s| s.playback_works);
+        let works = |p: &super::radio::Port| {
+            self.sessions.get(&p.spec.session).is_some_and(|s| s.playback_works && !s.disabled)
+        };
         ports
             .map(|p| {
                 let state = match () {

@@ -44,9 +44,7 @@ fn settings() -> Settings {
             radio_first: true,
             radio_first_in_emergency: false,
         }],
-        emergency_hold: MIN_HOLD,
-        emergency_max: Duration::from_secs(300),
-        talk_limit: Duration::from_secs(60),
+        tuning: Tuning::default(),
     }
 }
 
@@ -83,9 +81,9 @@ impl World {
     }
 
     fn open(&mut self, session: SessionId, name: &str, role: Role) {
-        let allowed = ["ops", "medical", "security", "logistics"].map(ChannelId::from).to_vec();
+        let channels = ["ops", "medical", "security", "logistics"].map(ChannelId::from).into();
         let user = name.to_lowercase().as_str().into();
-        self.tell(Input::Open { session, user, name: name.into(), role, allowed });
+        self.tell(Input::Open { session, user, claims: Claims { name: name.into(), role, channels } });
     }
 
     fn join(&mut self, session: SessionId, channel: &str) -> Vec<String> {
@@ -187,6 +185,10 @@ fn line(effect: &Effect) -> String {
             Push::Interrupted { message, cause, .. } => {
                 format!("push {} interrupted {}: {message}", sessions(to), cause.as_str())
             }
+            Push::PermissionUpdate { added, removed, .. } => {
+                let names = |ids: &[ChannelId]| ids.iter().map(ChannelId::as_str).collect::<Vec<_>>().join(",");
+                format!("push {} permissions +{} -{}", sessions(to), names(added), names(removed))
+            }
             Push::TalkLimitWarning { remaining, .. } => format!("push {} warning {remaining:?}", sessions(to)),
             Push::EmergencyStarted { channel, .. } => format!("push {} emergency on {channel}", sessions(to)),
             Push::EmergencyStopped { channel, .. } => format!("push {} emergency over on {channel}", sessions(to)),
@@ -202,6 +204,11 @@ fn line(effect: &Effect) -> String {
             Push::ForceDisconnect { .. } => format!("push {} force-disconnect", sessions(to)),
         },
         Effect::AdmitMedia { .. } => "admit media".into(),
+        Effect::Keep { keep, .. } => match keep {
+            Keep::Ban { user, .. } => format!("reply when kept: ban {user}"),
+            Keep::Unban { user } => format!("reply when kept: unban {user}"),
+            Keep::Disable { user } => format!("reply when kept: disable {user}"),
+        },
         Effect::Leave { session, channel } => format!("leave {session} {channel}"),
         Effect::Close { session, .. } => format!("close {session}"),
         Effect::Play { from, .. } => format!("play from {from:?}"),
@@ -650,6 +657,293 @@ fn a_simplex_radio_is_not_keyed_while_it_receives_and_ignores_its_own_carrier() 
     assert!(has(&w.pass(30), "line radio.vhf.ptt on"));
     w.edge("radio.vhf.carrier", true);
     assert!(!has(&w.pass(30), "radio.carrier_open"), "its own carrier");
+}
+
+fn channel_specs(ids: &[&str]) -> Vec<ChannelSpec> {
+    ids.iter().map(|id| ChannelSpec { id: (*id).into(), name: (*id).to_uppercase() }).collect()
+}
+
+fn boss() -> Option<Actor> {
+    Some(Actor { user: "boss".into(), name: "Boss".into(), role: Role::Admin })
+}
+
+impl World {
+    fn set_channels(&mut self, ids: &[&str]) -> Vec<String> {
+        self.tell(Input::Channels { channels: channel_specs(ids), by: boss() })
+    }
+
+    /// The store's word on one person, and on nobody else.
+    fn set_person(&mut self, user: &str, role: Role, channels: &[&str]) -> Vec<String> {
+        let channels = channels.iter().map(|c| ChannelId::from(*c)).collect();
+        let claims = Claims { name: user.to_uppercase(), role, channels };
+        self.tell(Input::People { people: [(user.into(), claims)].into(), by: boss() })
+    }
+}
+
+const ALL: [&str; 4] = ["ops", "medical", "security", "logistics"];
+
+#[test]
+fn f14_a_permission_lost_while_talking_is_taken_when_the_burst_has_ended() {
+    let mut w = World::new();
+    w.open(SessionId(13), "Gina", Role::General); // a second socket of the same user
+    w.join(SessionId(13), "ops");
+    w.press(GINA, "ops", false);
+    let lines = w.set_person("gina", Role::General, &["medical", "security", "logistics"]);
+    assert_eq!(
+        lines,
+        ["audit person.create boss", "audit permission.revocation_deferred boss ops"],
+        "she talks on, and nobody is told of anything yet"
+    );
+    assert_eq!(w.holder("ops").unwrap(), "GINA");
+    let lines = w.release(GINA, "ops", None);
+    for part in [
+        "audit permission.revoked ops burst-ended",
+        "leave s11 ops",
+        "leave s13 ops",
+        "push s11 permissions + -ops",
+        "push s13 permissions + -ops",
+    ] {
+        assert!(has(&lines, part), "{part}: {lines:#?}");
+    }
+    assert!(has(&w.press(GINA, "ops", false), "refuse not-member"));
+    assert!(has(&w.join(GINA, "ops"), "refuse not-permitted"));
+}
+
+#[test]
+fn f14_a_permission_lost_in_silence_is_taken_at_once_and_one_that_comes_back_in_time_is_kept() {
+    let mut w = World::new();
+    let lines = w.set_person("greg", Role::General, &["medical"]);
+    for part in ["audit permission.revoked boss ops", "leave s12 ops", "push s12 permissions + -ops,security,logistics"]
+    {
+        assert!(has(&lines, part), "{part}: {lines:#?}");
+    }
+    w.press(GINA, "ops", false);
+    w.set_person("gina", Role::General, &[]);
+    let lines = w.set_person("gina", Role::General, &ALL);
+    assert!(has(&lines, "audit permission.granted boss ops"), "{lines:#?}");
+    w.release(GINA, "ops", None);
+    assert!(has(&w.press(GINA, "ops", false), "reply GINA"), "she was never out");
+}
+
+#[test]
+fn the_stores_word_goes_before_the_token_and_without_it_the_token_holds() {
+    let mut w = World::new();
+    assert!(has(&w.press(GREG, "ops", true), "refuse no-priority"));
+    let lines = w.set_person("greg", Role::Dispatch, &ALL);
+    assert!(has(&lines, "audit role.change boss") && has(&lines, "push s12 channel-list"), "{lines:#?}");
+    assert!(has(&w.press(GREG, "ops", true), "reply GREG"));
+    w.release(GREG, "ops", None);
+    w.open(SessionId(14), "Greg", Role::General); // an old token of his
+    w.join(SessionId(14), "medical");
+    assert!(has(&w.press(SessionId(14), "medical", true), "reply GREG"));
+    w.release(SessionId(14), "medical", None);
+    w.tell(Input::People { people: BTreeMap::new(), by: boss() });
+    assert!(has(&w.press(GREG, "ops", true), "refuse no-priority"), "an entry that is removed leaves the token");
+    assert!(has(&w.press(GREG, "ops", false), "reply Greg"));
+}
+
+#[test]
+fn an_empty_store_takes_nothing_from_anybody() {
+    let mut w = World::new();
+    assert_eq!(w.tell(Input::People { people: BTreeMap::new(), by: None }), [""; 0]);
+    w.set_channels(&ALL);
+    assert!(has(&w.press(GINA, "ops", false), "reply Gina"));
+}
+
+#[test]
+fn a_demoted_broadcasters_emergency_ends() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    let lines = w.set_person("dana", Role::General, &ALL);
+    assert!(has(&lines, "audit emergency_broadcast.stop dana role-change"), "{lines:#?}");
+    assert_eq!(w.control.emergency(), None);
+}
+
+#[test]
+fn a_demoted_dispatcher_talks_on_under_the_talk_limit_from_then_and_may_be_interrupted() {
+    let mut w = World::new();
+    w.press(DANA, "ops", true);
+    let talk = |w: &mut World, seconds| {
+        let mut lines = Vec::new();
+        for _ in 0..seconds {
+            w.control.handle(Input::Heard { burst: BurstId(1), channel: "ops".into(), at: w.now }, w.now);
+            lines.extend(w.pass(1_000));
+        }
+        lines
+    };
+    assert_eq!(talk(&mut w, 90), [""; 0], "no limit for Dispatch");
+    w.set_person("dana", Role::General, &ALL);
+    let lines = talk(&mut w, 59);
+    assert!(has(&lines, "push s21 warning 10s") && !has(&lines, "shut ops"), "{lines:#?}");
+    assert!(has(&talk(&mut w, 1), "interrupted talk-limit"));
+    w.pass(2_000);
+    w.press(DANA, "ops", false);
+    assert!(has(&w.press(DORA, "ops", true), "reply Dora"), "priority is lost");
+}
+
+#[test]
+fn a_channel_added_is_listed_joined_and_talked_on_at_once() {
+    let mut w = World::new();
+    let claims = Claims { name: "Nils".into(), role: Role::General, channels: ["ops".into(), "gate".into()].into() };
+    w.tell(Input::Open { session: SessionId(50), user: "nils".into(), claims });
+    assert!(has(&w.join(SessionId(50), "gate"), "refuse unknown-channel"));
+    let lines = w.set_channels(&["ops", "medical", "security", "logistics", "gate"]);
+    assert_eq!(
+        lines,
+        ["audit channel.create boss gate", "push s50 channel-list", "push s50 permissions +gate -"],
+        "only whoever may join it is told"
+    );
+    w.join(SessionId(50), "gate");
+    assert!(has(&w.press(SessionId(50), "gate", false), "open gate b1"));
+}
+
+#[test]
+fn a_channel_removed_while_somebody_talks_goes_when_the_burst_has_ended() {
+    let mut w = World::new();
+    w.join(GINA, "logistics");
+    w.join(GREG, "logistics");
+    w.press(GINA, "logistics", false);
+    let lines = w.set_channels(&["ops", "medical", "security"]);
+    assert!(has(&lines, "audit channel.delete boss logistics burst-running"), "{lines:#?}");
+    assert!(has(&lines, "push s31 permissions + -logistics"), "who is not on it: {lines:#?}");
+    assert!(!has(&lines, "push s11") && !has(&lines, "push s12"), "who is on it stays for now: {lines:#?}");
+    assert!(has(&w.join(ADA, "logistics"), "refuse unknown-channel"), "nobody comes in any more");
+    let lines = w.release(GINA, "logistics", None);
+    for part in ["leave s11 logistics", "leave s12 logistics", "push s12 permissions + -logistics"] {
+        assert!(has(&lines, part), "{part}: {lines:#?}");
+    }
+    assert!(has(&w.press(GINA, "logistics", false), "refuse unknown-channel"));
+    let lines = w.set_channels(&ALL);
+    assert!(has(&lines, "audit channel.create boss logistics"), "{lines:#?}");
+    assert!(has(&w.join(GINA, "logistics"), "reply idle"));
+}
+
+#[test]
+fn a_channel_that_a_desk_or_radio_sits_on_stays() {
+    let mut w = World::new();
+    w.set_channels(&["medical"]);
+    assert!(has(&w.edge("desk.ptt.ops", true), "audit priority_ptt.start desk-1 ops"));
+}
+
+#[test]
+fn e7_a_channel_created_during_an_emergency_is_included_and_idle_afterwards() {
+    let mut w = World::new();
+    w.ask(|reply| Input::StartEmergency { session: DANA, hold_ms: 2000.0, reply });
+    assert!(has(&w.set_channels(&["ops", "medical", "security", "logistics", "gate"]), "open gate b1 p213"));
+    w.set_person("greg", Role::General, &["ops", "gate"]);
+    let lines = w.join(GREG, "gate");
+    assert!(has(&lines, "reply Dana") && has(&lines, "push s12 emergency on gate"), "{lines:#?}");
+    assert!(has(&w.press(GREG, "gate", false), "reply denied: Emergency broadcast by Dispatch Dana"));
+    let lines = w.set_channels(&ALL);
+    assert!(has(&lines, "audit channel.delete boss gate burst-running"), "it goes after the broadcast: {lines:#?}");
+    let lines = w.ask(|reply| Input::StopEmergency { session: DANA, reply });
+    assert!(has(&lines, "shut gate b1") && has(&lines, "leave s12 gate"), "{lines:#?}");
+    assert_eq!(w.control.states().len(), 4);
+}
+
+#[test]
+fn a_desk_that_was_thrown_out_is_disabled_until_it_is_enabled_whatever_its_microphone_does() {
+    let mut w = World::new();
+    let throw = |reply| Input::ForceDisconnect { session: ADA, target: "desk-1".into(), reason: "stuck".into(), reply };
+    w.edge("desk.ptt.ops", true);
+    let lines = w.ask(throw);
+    assert!(has(&lines, "shut ops b1 cut") && has(&lines, "reply when kept: disable desk-1"), "{lines:#?}");
+    w.edge("desk.ptt.ops", false);
+    w.tell(Input::Capture { session: DESK, works: true });
+    assert!(has(&w.edge("desk.ptt.ops", true), "audit ptt.denied desk-1 ops disabled"));
+    w.edge("desk.ptt.ops", false);
+    w.edge("desk.emergency", true);
+    assert!(has(&w.pass(2_000), "audit emergency_broadcast.denied desk-1 disabled"));
+    w.edge("desk.emergency", false);
+    assert_eq!(w.control.disabled(), [("desk-1".into(), "Desk 1".to_owned())]);
+    let by = boss().unwrap();
+    assert_eq!(w.tell(Input::Enable { target: "desk-1".into(), by }), ["audit person.enable boss"]);
+    assert!(has(&w.edge("desk.ptt.ops", true), "audit priority_ptt.start desk-1 ops"));
+}
+
+#[test]
+fn a_disabled_radio_is_not_keyed() {
+    let mut w = World::new();
+    w.join(GINA, "security");
+    w.tell(Input::Playback { session: PORT, works: true });
+    w.tell(Input::Disabled { users: ["radio-vhf".into()].into() });
+    let security = w.control.readiness().channels.into_iter().find(|c| c.channel.as_str() == "security");
+    assert_eq!(security.unwrap().obstacles, ["VHF 1 cannot transmit: it is disabled"]);
+    assert!(!has(&w.press(GINA, "security", false), "radio.vhf.ptt on"));
+    let lines = w.tell(Input::Enable { target: "radio-vhf".into(), by: boss().unwrap() });
+    assert!(has(&lines, "line radio.vhf.ptt on"), "somebody talks: {lines:#?}");
+}
+
+#[test]
+fn a_ban_from_the_network_holds_at_once_and_is_answered_when_it_is_kept() {
+    let mut w = World::new();
+    let duration = Some(Duration::from_secs(60));
+    let lines =
+        w.ask(|reply| Input::Ban { session: ADA, target: "gina".into(), duration, reason: "noise".into(), reply });
+    assert!(has(&lines, "close s11") && has(&lines, "reply when kept: ban gina"), "{lines:#?}");
+    assert!(w.control.is_banned(&"gina".into(), w.now));
+    w.pass(60_000);
+    assert!(!w.control.is_banned(&"gina".into(), w.now));
+    let refused = w.ask(|reply| Input::Unban { session: GREG, target: "gina".into(), reply });
+    assert!(has(&refused, "refuse not-permitted"), "{refused:#?}");
+}
+
+#[test]
+fn bans_of_the_store_throw_out_whoever_is_here_and_leave_other_bans_alone() {
+    let mut w = World::new();
+    w.ask(|reply| Input::Ban { session: ADA, target: "eve".into(), duration: None, reason: "r".into(), reply });
+    let (over, holds) = (w.now - Duration::from_secs(1), w.now + Duration::from_secs(1));
+    let bans = [("gina".into(), Some(holds)), ("greg".into(), Some(over))].into();
+    let lines = w.tell(Input::Bans { bans });
+    assert!(has(&lines, "close s11") && !has(&lines, "close s12"), "{lines:#?}");
+    assert!(w.control.is_banned(&"eve".into(), w.now), "a loaded list lifts no ban");
+}
+
+#[test]
+fn the_limit_of_channels_counts_the_user_over_all_of_its_sockets() {
+    let mut settings = settings();
+    settings.tuning.general_channels = 2;
+    let mut w = World { control: Control::new(settings), now: Mono::from_millis(10_000), last_reply: 0 };
+    for (session, channel) in [(11, "ops"), (12, "medical"), (13, "security"), (14, "ops")] {
+        w.open(SessionId(session), "Gina", Role::General);
+        let lines = w.join(SessionId(session), channel);
+        let wanted = if session == 13 { "refuse too-many-channels" } else { "reply idle" };
+        assert!(has(&lines, wanted), "{channel}: {lines:#?}");
+    }
+}
+
+#[test]
+fn a_full_channel_refuses_another_user_but_not_another_socket_of_one_that_is_in() {
+    let mut settings = settings();
+    settings.tuning.channel_users = 2; // the desk is one
+    let mut w = World { control: Control::new(settings), now: Mono::from_millis(10_000), last_reply: 0 };
+    for (session, name) in [(GINA, "Gina"), (SessionId(13), "Gina"), (GREG, "Greg")] {
+        w.open(session, name, Role::General);
+    }
+    assert!(has(&w.join(GINA, "ops"), "reply idle"));
+    assert!(has(&w.join(SessionId(13), "ops"), "reply idle"));
+    assert!(has(&w.join(GREG, "ops"), "refuse channel-full"));
+}
+
+#[test]
+fn a_full_box_has_room_for_its_users_and_for_dispatch() {
+    let mut w = World::new();
+    let mut tuning = settings().tuning;
+    tuning.users = 5;
+    w.tell(Input::Tune(tuning));
+    assert!(!w.control.has_room_for(&"eve".into(), Role::General));
+    assert!(w.control.has_room_for(&"gina".into(), Role::General), "one more socket");
+    assert!(w.control.has_room_for(&"eve".into(), Role::Dispatch));
+}
+
+#[test]
+fn a_new_talk_limit_holds_for_the_burst_that_runs() {
+    let mut w = World::new();
+    w.press(GINA, "ops", false);
+    let mut tuning = settings().tuning;
+    tuning.talk_limit = Duration::from_secs(3);
+    w.tell(Input::Tune(tuning));
+    assert!(has(&w.pass(3_000), "interrupted talk-limit"));
 }
 
 #[test]

@@ -83,7 +83,10 @@ fn is_loopback_name(headers: &HeaderMap, name: header::HeaderName) -> bool {
 
 async fn panel(State(api): State<Api>) -> Json<Value> {
     let mut panel = (*api.panel).clone();
-    panel["degraded"] = api.live.borrow()["degraded"].clone();
+    let live = api.live.borrow();
+    panel["degraded"] = live["degraded"].clone();
+    panel["channels"] = live["channelList"].clone();
+    drop(live);
     panel["tls"] = api.tls.borrow().clone();
     Json(panel)
 }

@@ -2,7 +2,7 @@
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
+use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings, Tuning};
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use crate::net::{addresses, tls};
@@ -24,6 +24,9 @@ pub struct Config {
     pub board: String,
     /// The event.
     pub event: Event,
+    /// How many may come.
+    #[serde(default)]
+    pub limits: Limits,
     /// Its talk channels.
     #[serde(rename = "channel")]
     pub channels: Vec<Channel>,
@@ -94,6 +97,27 @@ pub struct Event {
     /// F9; for General and Admin.
     #[serde(default = "sixty")]
     pub talk_limit_s: u64,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Channels that a General user may monitor at once.
+    pub general_channels: usize,
+    /// The same for Dispatch and Admin.
+    pub dispatch_channels: usize,
+    /// Users on one channel.
+    pub channel_users: usize,
+    /// Users on the box.
+    pub users: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let Tuning { general_channels, dispatch_channels, channel_users, users, .. } = Tuning::default();
+        Limits { general_channels, dispatch_channels, channel_users, users }
+    }
 }
 
 /// `[[channel]]`
@@ -341,6 +365,15 @@ impl Config {
         if Duration::from_millis(self.event.emergency_hold_ms) < MIN_HOLD {
             wrong(None, format!("emergency_hold_ms is {}; it may not be below 2000", self.event.emergency_hold_ms));
         }
+        let limits = [
+            ("general_channels", self.limits.general_channels),
+            ("dispatch_channels", self.limits.dispatch_channels),
+            ("channel_users", self.limits.channel_users),
+            ("users", self.limits.users),
+        ];
+        for (key, _) in limits.into_iter().filter(|(_, limit)| *limit == 0) {
+            wrong(None, format!("{key} is 0, so that nobody could come in; use 1 or more"));
+        }
         let mut users = BTreeSet::new();
         let named = self.desks.iter().map(|d| d.user.as_str()).chain(self.radios.iter().map(|r| r.user.as_str()));
         for user in named {
@@ -473,17 +506,26 @@ impl Config {
                 radio_first_in_emergency: r.simplex_in_emergency == Policy::RadioFirst,
             }
         });
-        Settings {
-            ports: ports.collect(),
-            desks,
-            channels: self
-                .channels
-                .iter()
-                .map(|c| ChannelSpec { id: c.id.as_str().into(), name: c.name.clone() })
-                .collect(),
+        Settings { ports: ports.collect(), desks, channels: self.channel_specs(), tuning: self.tuning() }
+    }
+
+    /// The channels as the core knows them.
+    #[must_use]
+    pub fn channel_specs(&self) -> Vec<ChannelSpec> {
+        self.channels.iter().map(|c| ChannelSpec { id: c.id.as_str().into(), name: c.name.clone() }).collect()
+    }
+
+    /// Limits and times that may change at run time.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
             emergency_hold: Duration::from_millis(self.event.emergency_hold_ms),
             emergency_max: Duration::from_secs(self.event.emergency_max_s),
             talk_limit: Duration::from_secs(self.event.talk_limit_s),
+            general_channels: self.limits.general_channels,
+            dispatch_channels: self.limits.dispatch_channels,
+            channel_users: self.limits.channel_users,
+            users: self.limits.users,
         }
     }
 }

@@ -3,16 +3,19 @@
 
 use super::Event;
 use super::endpoint::Endpoint;
-use super::limits::{self, Arrivals, Pace, TooFast};
+use super::limits::{Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
+use super::register::Register;
 use crate::audit::{Audit, Stamped};
 use crate::base::clock::wall_now;
-use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId};
-use crate::control::{Control, Effect, Input, Refusal, Settings};
+use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId, WallStamp};
+use crate::control::{Claims, Control, Effect, Input, Refusal, Settings};
 use crate::hardware::gpio::{Direction, LineEvent, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::SfuEvent;
-use crate::net::socket::{Admission, Outgoing, SocketEvent};
+use crate::net::socket::{Outgoing, SocketEvent};
+use crate::net::token::Identity;
+use crate::people::People;
 use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -41,14 +44,16 @@ pub struct Parts {
     pub media: MediaHandle,
     /// Desks and ports.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// The store of channels, people and bans; what it reads first comes as an event.
+    pub people: People,
     /// What pages are shown.
     pub live: watch::Sender<Value>,
 }
 
 /// A request that waits for its answer.
-struct Pending {
-    session: SessionId,
-    id: Option<Value>,
+pub(super) struct Pending {
+    pub(super) session: SessionId,
+    pub(super) id: Option<Value>,
     media: Option<(Option<ChannelId>, MediaOp)>,
 }
 
@@ -80,10 +85,11 @@ const LATE: usize = 256;
 
 /// The core with everything that its effects reach.
 pub struct Executor {
-    control: Control,
-    parts: Parts,
+    pub(super) control: Control,
+    pub(super) register: Register,
+    pub(super) parts: Parts,
     clients: HashMap<SessionId, Client>,
-    pending: HashMap<ReplyId, Pending>,
+    pub(super) pending: HashMap<ReplyId, Pending>,
     last_reply: u64,
     arrivals: Arrivals,
     /// Refusals that are said later, lest whoever asks too often ask even more often.
@@ -108,6 +114,7 @@ impl Executor {
     pub fn new(parts: Parts) -> Self {
         let mut executor = Executor {
             control: Control::new(parts.settings.clone()),
+            register: Register::new(parts.settings.channels.clone()),
             parts,
             clients: HashMap::new(),
             pending: HashMap::new(),
@@ -161,7 +168,7 @@ impl Executor {
         self.parts.lines.safe();
     }
 
-    fn now(&self) -> Mono {
+    pub(super) fn now(&self) -> Mono {
         (self.parts.now)()
     }
 
@@ -219,7 +226,7 @@ impl Executor {
         self.apply();
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let now = self.now();
         self.control.handle(input, now);
         self.apply();
@@ -243,12 +250,17 @@ impl Executor {
                 self.send(session, wire::error(None, &refusal));
             }
             Event::Part { part, why } => self.part(part, why),
+            Event::People(news) => self.people_news(news),
+            Event::Manage(asked) => self.manage(*asked),
         }
     }
 
-    fn part(&mut self, part: String, why: Option<String>) {
+    pub(super) fn part(&mut self, part: String, why: Option<String>) {
         self.stale = true;
         let before = self.reported.insert(part.clone(), why.clone());
+        if before.as_ref() == Some(&why) {
+            return;
+        }
         let (action, detail) = match &why {
             Some(why) => {
                 tracing::warn!("{part} is degraded: {why}");
@@ -271,15 +283,16 @@ impl Executor {
     /// Takes one event from a socket.
     pub fn socket(&mut self, event: SocketEvent) {
         match event {
-            SocketEvent::Admit { user, role, answer } => drop(answer.send(self.admit(&user, role))),
+            SocketEvent::Admit { user, role, answer } => drop(answer.send(self.admission(&user, role))),
             SocketEvent::Refused { why } => {
                 self.record(Record::new(Action::AuthDenied).with(json!({ "why": why })));
             }
             SocketEvent::Opened { session, identity, resume, out } => {
                 let client = Client { user: identity.user.clone(), out, pace: Pace::default(), late: 0 };
                 self.clients.insert(session, client);
-                let (user, name, role) = (identity.user, identity.name, identity.role);
-                self.input(Input::Open { session, user, name, role, allowed: identity.channels });
+                let Identity { user, name, role, channels } = identity;
+                let claims = Claims { name, role, channels: channels.into_iter().collect() };
+                self.input(Input::Open { session, user, claims });
                 if let Some(lost) = resume {
                     self.input(Input::Resume { session, lost: lost.parse().ok() });
                 }
@@ -323,19 +336,13 @@ impl Executor {
         }
     }
 
-    fn admit(&mut self, user: &UserId, role: Role) -> Admission {
-        let now = self.now();
-        if self.control.is_banned(user, now) {
-            return Admission::Banned;
-        }
-        match self.arrivals.take(user, limits::channels_at_once(role), now) {
-            Ok(()) => Admission::Yes,
-            Err(retry_after) => {
-                let record = Record::new(Action::RateLimitBlock).to(user);
-                self.record(record.with(json!({ "retryAfterMs": retry_after.as_millis() as u64 })));
-                Admission::TooMany { retry_after }
-            }
-        }
+    /// Counts a connection; too many of one user in a minute have to wait.
+    pub(super) fn arrive(&mut self, user: &UserId, role: Role) -> Result<(), Duration> {
+        let (now, channels) = (self.now(), self.control.channels_at_once(role));
+        self.arrivals.take(user, channels, now).inspect_err(|retry_after| {
+            let record = Record::new(Action::RateLimitBlock).to(user);
+            self.record(record.with(json!({ "retryAfterMs": retry_after.as_millis() as u64 })));
+        })
     }
 
     fn too_fast(&mut self, session: SessionId) -> Option<TooFast> {
@@ -422,6 +429,7 @@ impl Executor {
                         self.send(pending.session, text);
                     }
                 }
+                Effect::Keep { keep, reply } => self.keep(keep, reply),
                 Effect::AdmitMedia { reply } => self.start_media(reply),
                 Effect::Push { to, push } => {
                     let text: Arc<str> = wire::push(&push, self.parts.clock).into();
@@ -474,7 +482,7 @@ impl Executor {
         }
     }
 
-    fn send(&mut self, session: SessionId, text: String) {
+    pub(super) fn send(&mut self, session: SessionId, text: String) {
         self.send_shared(session, text.into());
     }
 
@@ -488,10 +496,15 @@ impl Executor {
         }
     }
 
-    fn record(&mut self, record: Record) {
-        let mono = self.now();
+    /// Wall time; it never goes back (F17).
+    pub(super) fn wall(&mut self) -> WallStamp {
         let wall = wall_now(self.parts.wall_floor_ms);
         self.parts.wall_floor_ms = wall.unix_ms.max(self.parts.wall_floor_ms);
+        wall
+    }
+
+    pub(super) fn record(&mut self, record: Record) {
+        let (mono, wall) = (self.now(), self.wall());
         self.parts.audit.write(Stamped { record, mono, wall });
     }
 
@@ -501,9 +514,14 @@ impl Executor {
         let emergency = self.control.emergency().map(|(name, since): (String, Mono)| {
             json!({ "userName": name, "startedUnixMs": clock.unix_ms_at_zero + since.as_millis() })
         });
-        let degraded: Vec<_> = self.degraded().map(|(part, why)| json!({ "part": part, "why": why })).collect();
+        let mut degraded: Vec<_> = self.degraded().map(|(part, why)| json!({ "part": part, "why": why })).collect();
+        for (user, name) in self.control.disabled() {
+            let why = format!("it is disabled and may not talk; let it with: crosspatch person enable {user}");
+            degraded.push(json!({ "part": name, "why": why }));
+        }
         let view = json!({
             "channels": wire::states(&self.control.states(), clock),
+            "channelList": self.register.channels().iter().map(|c| json!({ "id": c.id.as_str(), "name": c.name })).collect::<Vec<_>>(),
             "emergency": emergency,
             "degraded": degraded,
             "readiness": wire::readiness(&self.control.readiness()),

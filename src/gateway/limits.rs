@@ -1,7 +1,7 @@
 //! How often a session may ask and a user may connect. A limit slows down, it never locks out; emergency traffic and
 //! releases pass it by. Pure: time is handed in.
 
-use crate::base::{Mono, Role, UserId};
+use crate::base::{Mono, UserId};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -82,15 +82,6 @@ impl Arrivals {
                 Ok(())
             }
         }
-    }
-}
-
-/// How many channels one user may join at once.
-#[must_use]
-pub fn channels_at_once(role: Role) -> usize {
-    match role {
-        Role::General => 10,
-        Role::Admin | Role::Dispatch => 50,
     }
 }
 

@@ -9,7 +9,11 @@ pub mod endpoint;
 pub mod executor;
 pub mod limits;
 pub mod media;
+pub mod people_api;
 pub mod reach;
+pub mod register;
+pub mod reload;
+pub mod tasks;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
@@ -44,6 +48,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Events that may wait for the loop.
 const QUEUE: usize = 4096;
+/// How long a command may hold the state directory at start.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the links on the front panel are good for.
 const LINK_LIFETIME_S: u64 = 12 * 3600;
 
@@ -57,6 +63,10 @@ pub enum Event {
     Sfu(SfuEvent),
     /// The media thread has read everything that had arrived when it was asked.
     MediaRead,
+    /// News of the store of channels, people and bans.
+    People(crate::people::News),
+    /// Somebody asks the register for something.
+    Manage(Box<register::Asked>),
     /// Lines have edges to read.
     Lines,
     /// A part is up (`None`) or degraded, because ….
@@ -72,6 +82,8 @@ pub enum Event {
 pub struct Options {
     /// The configuration.
     pub config: Config,
+    /// The file it was read from, to be read again; the demo has none.
+    pub config_file: Option<PathBuf>,
     /// Pages, signaling and the board's buttons, for this machine only.
     pub listen: SocketAddr,
     /// Pages and signaling for the network, over TLS; else as the configuration says.
@@ -98,7 +110,7 @@ struct Voice {
 /// # Errors
 /// If a part without which nothing works cannot be set up: state directory, sockets, token secret, certificate.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let Options { config, listen, listen_tls, media_port, state_dir } = options;
+    let Options { config, config_file, listen, listen_tls, media_port, state_dir } = options;
     if !listen.ip().is_loopback() {
         return Err(ConfigError(vec![format!(
             "--listen {listen} is open to the network without encryption, where browsers give no microphone and anybody \
@@ -109,6 +121,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     std::fs::create_dir_all(&state_dir).with_context(|| {
         format!("the state directory {} cannot be made; name another with --state-dir", state_dir.display())
     })?;
+    let _lock = own_state_dir(&state_dir).await?;
     let ready_file = state_dir.join("ready.json");
     std::fs::remove_file(&ready_file).ok();
     if let Err(e) = std::fs::write(state_dir.join("event.json"), json!({ "event": config.event.id }).to_string()) {
@@ -165,6 +178,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             tracing::debug!("the gateway is stopping");
         }
     });
+    let tell = events.clone();
+    let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
+    let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
+    events.try_send(Event::People(first_reading)).ok(); // before any session can ask to be let in
     let voices = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
@@ -173,7 +190,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
 
     let (lines, sim_board) = open_board(&config, &events)?;
 
-    let (live_sender, live) = watch::channel(json!({ "channels": [], "emergency": null, "degraded": [] }));
+    let (live_sender, live) =
+        watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
         board: sim_board,
@@ -184,15 +202,19 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         gates: gates.clone(),
         media: media.clone(),
     };
+    let reloader = Arc::new(reload::Reloader::new(config_file, events.clone())?);
+    let people_api =
+        people_api::PeopleApi { tokens: tokens.clone(), events: events.clone(), reloader: reloader.clone() };
     let sockets = Sockets::new(tokens, socket_events);
     let app: Router = Router::new()
         .route("/ws", axum::routing::get(crate::net::socket::upgrade))
         .with_state(sockets)
         .merge(api::routes(api))
+        .merge(people_api::routes(people_api))
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 1; // each voice has two, and the board is one
+    let parts = voices.len() * 2 + 2; // each voice has two; the board and the people are one each
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
@@ -229,6 +251,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         gates,
         media: media.clone(),
         endpoints: endpoints.clone(),
+        people,
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
@@ -242,18 +265,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             None => std::future::pending().await,
         }
     };
+    let hangups = tokio::spawn(reload::on_hangup(reloader));
     tokio::select! {
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender) => match never {},
         () = stop => tracing::info!("stopping"),
     }
+    hangups.abort();
     drop(stop_loop);
     tokio::task::spawn_blocking(move || {
         control_thread.join().ok();
         for endpoint in &endpoints {
             endpoint.stop();
         }
+        people_thread.join().ok(); // the loop held the only handle
         media.send(Command::Stop);
         for thread in threads {
             thread.join().ok();
@@ -312,6 +338,43 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std:
         .name(name.into())
         .spawn(run)
         .with_context(|| format!("the thread '{name}' cannot be started"))
+}
+
+/// Holds the state directory while the gateway runs; a command that changes it lets go soon.
+async fn own_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>> {
+    let deadline = std::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock_state_dir(state_dir) {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(None) => {}
+            Err(e) => {
+                tracing::error!("nobody is kept from changing the state directory at the same time: {e:#}");
+                return Ok(None); // a disk that fails keeps nobody from talking
+            }
+        }
+        let dir = state_dir.display();
+        anyhow::ensure!(
+            std::time::Instant::now() < deadline,
+            "another gateway runs with {dir}; name another with --state-dir"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Holds a state directory until the file is dropped; `None` if a gateway has it.
+///
+/// # Errors
+/// If the lock cannot be made.
+pub fn lock_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>> {
+    let path = state_dir.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| {
+        format!("{} cannot be made; name the gateway's state directory with --state-dir", path.display())
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
+    }
 }
 
 /// Which boot the monotonic time belongs to.
@@ -409,7 +472,6 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
     };
     Ok(json!({
         "event": config.event.id,
-        "channels": config.channels.iter().map(|c| json!({ "id": c.id, "name": c.name })).collect::<Vec<_>>(),
         "desk": config.desks.first().map(|d| json!({ "user": d.user, "name": d.name })),
         "ports": config.radios.iter().map(|r| json!({ "id": r.id, "name": r.name, "channel": r.channel })).collect::<Vec<_>>(),
         "emergencyHoldMs": config.event.emergency_hold_ms,

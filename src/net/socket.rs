@@ -38,6 +38,8 @@ pub enum Admission {
         /// When there is room again.
         retry_after: Duration,
     },
+    /// Not now: the box has as many users as it may have.
+    Full,
 }
 
 /// What happens on sockets.
@@ -145,6 +147,12 @@ pub async fn upgrade(
             let headers = [(header::RETRY_AFTER, seconds.to_string())];
             let text = format!("You connect too often. Try again in {seconds} s.");
             return (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response();
+        }
+        Ok(Admission::Full) => {
+            let why = format!("{} finds the gateway full", identity.user);
+            sockets.events.send(SocketEvent::Refused { why }).await.ok();
+            let text = "The gateway has as many users as it may have. Try again later.";
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "30")], text).into_response();
         }
         Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "The gateway is stopping.").into_response(),
     }

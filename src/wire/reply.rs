@@ -181,6 +181,11 @@ pub fn push(push: &Push, clock: WallClock) -> String {
                 "burstId": burst.to_string(),
             }),
         ),
+        Push::PermissionUpdate { added, removed, channels } => {
+            let ids = |list: &[ChannelId]| list.iter().map(|c| json!(c.as_str())).collect::<Vec<_>>();
+            let data = json!({ "added": ids(added), "removed": ids(removed), "channels": ids(channels) });
+            message("permission-update", data)
+        }
         Push::TalkLimitWarning { channel, remaining } => {
             message("talk-limit-warning", json!({ "channelId": channel.as_str(), "remainingMs": millis(*remaining) }))
         }
