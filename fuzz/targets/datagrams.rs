@@ -11,6 +11,7 @@ use crosspatch::media::gates::Gates;
 use crosspatch::media::sfu::{Direction, DtlsParameters, DtlsRole, Fingerprint, IceParameters, Sfu, SfuConfig};
 use crosspatch_fuzz::{hmac_sha1, steps};
 use is::stun::{StunMessage, TransId};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,10 +20,18 @@ use std::time::{Duration, Instant};
 const SESSION: SessionId = SessionId(1);
 const PLACEHOLDER: &[u8; 12] = b"FRAGMENT....";
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let config = SfuConfig { announced: vec![SocketAddr::from(([192, 0, 2, 1], 5000))] };
-    let mut sfu = Sfu::new(config, Arc::new(Gates::new())).expect("a certificate");
-    let mut now = Instant::now();
+thread_local! {
+    /// One SFU for all inputs, since its certificate takes longer than all the rest, and its clock.
+    static SFU: RefCell<(Sfu, Instant)> = RefCell::new({
+        let config = SfuConfig { announced: vec![SocketAddr::from(([192, 0, 2, 1], 5000))] };
+        (Sfu::new(config, Arc::new(Gates::new())).expect("a certificate"), Instant::now())
+    });
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| SFU.with_borrow_mut(|(sfu, now)| run(sfu, now, data)));
+
+fn run(sfu: &mut Sfu, clock: &mut Instant, data: &[u8]) {
+    let mut now = *clock;
     let made = sfu.create_transport(SESSION, &UserId::from("u"), Direction::Send, now).expect("the first transport");
     let mut ice = made.ice_parameters;
     let mut genuine = HashSet::new();
@@ -70,7 +79,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         while sfu.poll_event().is_some() {}
     }
     drop(sfu.stats());
-});
+    sfu.close_session(SESSION);
+    sfu.handle_timeout(now, &mut |_, _| {});
+    *clock = now;
+}
 
 fn with_fragment(bytes: &[u8], ice: &IceParameters) -> Vec<u8> {
     let mut datagram = bytes.to_vec();
