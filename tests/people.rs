@@ -168,9 +168,9 @@ async fn a_permission_comes_at_once_and_goes_when_the_burst_has_ended_on_every_s
     let refused = second.request("join-channel", json!({ "channelId": "ops" })).await?;
     assert_eq!(refused["data"]["code"], "not-permitted");
 
-    let deferred = gateway.audited(|row| row.action == "permission.revocation_deferred").await?;
+    let deferred = gateway.audited_row(|row| row.action == "permission.revocation_deferred").await?;
     assert_eq!((deferred.actor.as_deref(), deferred.channel.as_deref()), (Some("ada"), Some("ops")));
-    let revoked = gateway.audited(|row| row.action == "permission.revoked").await?;
+    let revoked = gateway.audited_row(|row| row.action == "permission.revoked").await?;
     assert_eq!((revoked.target.as_deref(), revoked.cause.as_deref()), (Some("anna"), Some("burst-ended")));
     assert!(deferred.seq < revoked.seq);
     Ok(())
@@ -302,7 +302,7 @@ async fn the_configuration_is_read_again_as_a_whole_or_not_at_all() -> Result<()
     assert!(complaint.contains("event.toml:19: unknown field `nmae`"), "{complaint}");
     let refused = anna.request("join-channel", json!({ "channelId": "gate" })).await?;
     assert_eq!(refused["data"]["code"], "unknown-channel", "nothing of either file was taken");
-    gateway.audited(|row| row.action == "system.config_refused").await?;
+    gateway.audited_row(|row| row.action == "system.config_refused").await?;
 
     std::fs::write(&file, format!("{}{gate}", EVENT.replace("general_channels = 10", "general_channels = 1")))?;
     let (code, taken, complaint) = cli(gateway.state_dir(), &["reload"])?;
@@ -338,7 +338,7 @@ async fn the_command_line_changes_a_running_gateway_and_a_stopped_ones_store() -
     assert_eq!((code, why.as_str()), (65, "crosspatch: There is no channel 'x'. Add it first.\n"));
     let (code, table, _) = cli(&state, &["channel", "list"])?;
     assert_eq!((code, table.lines().nth(1)), (0, Some("ops      Operations  1      config")));
-    let row = gateway.audited(|row| row.action == "role.change").await?;
+    let row = gateway.audited_row(|row| row.action == "role.change").await?;
     assert_eq!((row.actor.as_deref(), row.target.as_deref()), (Some("cli"), Some("dana")));
 
     gateway.signal("KILL")?;
@@ -394,7 +394,7 @@ async fn the_api_is_for_admins_alone_and_says_what_is_wrong() -> Result<()> {
     let demoted = json!({ "id": "ada", "name": "Ada", "role": "general", "channels": [] });
     done(&gateway, &ada, "POST /api/people", demoted).await?;
     assert_eq!(code(api(&gateway, &ada, "GET /api/people", Value::Null).await?), (403, "not-admin".into()));
-    let denied = gateway.audited(|row| row.cause.as_deref() == Some("not-admin") && row.target.is_none()).await?;
+    let denied = gateway.audited_row(|row| row.cause.as_deref() == Some("not-admin") && row.target.is_none()).await?;
     assert_eq!(denied.action, "permission.denied");
     Ok(())
 }
@@ -408,14 +408,14 @@ async fn a_desk_that_was_thrown_out_stays_disabled_over_a_restart_until_it_is_en
     gateway.crash_and_restart().await?;
     wait_degraded(&gateway, "crosspatch person enable desk-1", true).await?;
     gateway.move_line("desk.ptt.ops", true).await?;
-    gateway.audited(|row| row.action == "ptt.denied" && row.cause.as_deref() == Some("disabled")).await?;
+    gateway.audited_row(|row| row.action == "ptt.denied" && row.cause.as_deref() == Some("disabled")).await?;
     gateway.move_line("desk.ptt.ops", false).await?;
 
     let enabled = cli_json(gateway.state_dir(), &["person", "enable", "desk-1"])?;
     assert_eq!((&enabled["id"], &enabled["disabled"]), (&json!("desk-1"), &json!(false)));
     wait_degraded(&gateway, "crosspatch person enable desk-1", false).await?;
     gateway.move_line("desk.ptt.ops", true).await?;
-    let granted = gateway.audited(|row| row.action == "priority_ptt.start").await?;
+    let granted = gateway.audited_row(|row| row.action == "priority_ptt.start").await?;
     assert_eq!(granted.actor.as_deref(), Some("desk-1"));
     Ok(())
 }

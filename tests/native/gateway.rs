@@ -146,6 +146,18 @@ impl Gateway {
         Ok(audit::tail(&self.state.path().join("audit.sqlite"), 0, usize::MAX)?)
     }
 
+    /// Waits until the audit has a row that `wanted` says yes to: the writer may hold it for a moment.
+    pub async fn audited_row(&self, wanted: impl Fn(&Row) -> bool) -> Result<Row> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(row) = self.audit()?.into_iter().find(&wanted) {
+                return Ok(row);
+            }
+            ensure!(Instant::now() < deadline, "the audit has no such row within {START:?}: {:#?}", self.audit()?);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// What the local API says at a path.
     pub async fn get(&self, path: &str) -> Result<Value> {
         self.api(&format!("GET {path}"), "").await

@@ -1,7 +1,7 @@
 //! The event that the histories happen at: four channels, two desks, two radios, five people.
 
 use crosspatch::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crosspatch::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings};
+use crosspatch::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings, Tuning};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -146,8 +146,11 @@ pub static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
             port(SIMPLEX, "radio-vhf", "ops", Some("vhf.carrier")),
             port(DUPLEX, "radio-uhf", "security", None),
         ],
-        emergency_hold: MIN_HOLD,
-        emergency_max: EMERGENCY_MAX,
-        talk_limit: TALK_LIMIT,
+        tuning: Tuning {
+            emergency_hold: MIN_HOLD,
+            emergency_max: EMERGENCY_MAX,
+            talk_limit: TALK_LIMIT,
+            ..Tuning::default()
+        },
     }
 });

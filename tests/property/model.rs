@@ -55,6 +55,8 @@ pub struct Socket {
     armed: Option<Mono>,
     /// For a desk or port: whether it can be heard.
     local: Option<(SourceId, bool)>,
+    /// A desk or port that was thrown out (F14).
+    pub disabled: bool,
 }
 
 /// A guarded button (E2).
@@ -108,6 +110,7 @@ impl Model {
                 user: local.user.to_string(),
                 joined: local.channels.iter().cloned().collect(),
                 local: Some((local.source, false)),
+                disabled: false,
                 ..Socket::default()
             };
             sockets.insert(local.session, socket);
@@ -262,7 +265,7 @@ impl Model {
         }
         self.free(|hold| hold.user == *target); // F14
         for socket in self.sockets.values_mut().filter(|s| s.user == target.as_str()) {
-            socket.local = socket.local.map(|(source, _)| (source, false));
+            socket.disabled = socket.local.is_some();
         }
         Verdict::Done
     }
@@ -316,7 +319,7 @@ impl Model {
         }
         let user = self.user(session);
         let holder = self.holder(channel);
-        if !self.can_be_heard(session) {
+        if !self.can_be_heard(session) || self.sockets[&session].disabled {
             return Verdict::Denied(None); // F10
         }
         if holder.as_ref() == Some(&user) {
@@ -413,7 +416,7 @@ impl Model {
         if let Some(e) = &self.emergency {
             return Verdict::Denied(Some(e.user.clone())); // E7
         }
-        if !self.can_be_heard(session) {
+        if !self.can_be_heard(session) || self.sockets[&session].disabled {
             return Verdict::Denied(None); // F10
         }
         let (user, since) = (self.user(session), self.now);

@@ -60,6 +60,12 @@ pub enum Step {
         channel: usize,
         ms: u64,
     },
+    /// Somebody asks, talks until the limit cuts in, and asks again after so long (F9).
+    TalkTooLong {
+        socket: usize,
+        channel: usize,
+        after_ms: u64,
+    },
     /// The next gates do not open.
     BreakGates {
         count: u8,
@@ -174,6 +180,8 @@ fn talk() -> impl Strategy<Value = Step> {
             .prop_map(|(socket, channel, priority)| Step::Request { socket, channel, priority }),
         3 => (socket(), channel(), named()).prop_map(|(socket, channel, burst)| Step::Release { socket, channel, burst }),
         3 => (channel(), length()).prop_map(|(channel, ms)| Step::Speak { channel, ms }),
+        1 => (socket(), channel(), 1..2_000_u64)
+            .prop_map(|(socket, channel, after_ms)| Step::TalkTooLong { socket, channel, after_ms }),
         1 => (socket(), prop::option::of(channel())).prop_map(|(socket, channel)| Step::Media { socket, channel }),
     ]
 }
@@ -187,11 +195,15 @@ fn emergency() -> impl Strategy<Value = Step> {
 }
 
 fn buttons() -> impl Strategy<Value = Step> {
+    let guarded = prop_oneof![Just(2_usize), Just(4)];
     let one = (0..INPUTS.len(), length()).prop_map(|(line, ms)| (line, ms));
     prop_oneof![
         6 => (0..INPUTS.len()).prop_map(|line| Step::Edges { lines: vec![(line, 0)], late_ms: 0 }),
         2 => (prop::collection::vec(one, 1..4), prop_oneof![Just(0), length()])
             .prop_map(|(lines, late_ms)| Step::Edges { lines, late_ms }),
+        // Held for 2 s, give or take a millisecond (E2).
+        2 => (guarded, 1_999..2_002_u64, prop_oneof![Just(0), 1..40_u64])
+            .prop_map(|(line, ms, late_ms)| Step::Edges { lines: vec![(line, 0), (line, ms)], late_ms }),
         1 => (0..INPUTS.len(), any::<bool>()).prop_map(|(line, active)| Step::LoseEdges { line, active }),
     ]
 }

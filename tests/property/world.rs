@@ -7,7 +7,7 @@ use crate::event::*;
 use crate::model::{Model, Verdict};
 use crate::step::{History, Named, Step};
 use crosspatch::base::{Action, BurstId, ChannelId, LineName, Mono, ReplyId, Role, SessionId, SourceId, UserId};
-use crosspatch::control::{Answer, ChannelState, Control, Effect, Input, Push, Refusal};
+use crosspatch::control::{Answer, ChannelState, Claims, Control, Effect, Input, Push, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -255,6 +255,14 @@ impl World {
                     self.speaking.insert(*burst, self.now + Duration::from_millis(ms));
                 }
             }
+            Step::TalkTooLong { socket, channel, after_ms } => {
+                let limit = TALK_LIMIT.as_millis() as u64;
+                self.step(&Step::Request { socket, channel, priority: false });
+                self.step(&Step::Speak { channel, ms: limit });
+                self.step(&Step::Pass { ms: limit });
+                self.step(&Step::Pass { ms: after_ms });
+                self.step(&Step::Request { socket, channel, priority: false });
+            }
             Step::BreakGates { count } => self.broken_gates = count,
             Step::StaleGateFailure { channel } => {
                 let stale = self.ended.iter().find(|(ended, _)| *ended == channel_id(channel)).cloned();
@@ -326,8 +334,8 @@ impl World {
         let session = SessionId(self.last_session);
         self.sockets[socket] = session;
         let role = if promoted { Role::Dispatch } else { role_of(user) };
-        let name = user.to_uppercase();
-        let input = Input::Open { session, user: user.into(), name, role, allowed: allowed(user) };
+        let claims = Claims { name: user.to_uppercase(), role, channels: allowed(user).into_iter().collect() };
+        let input = Input::Open { session, user: user.into(), claims };
         self.tell(input, |model| model.open(session, user, role));
     }
 
@@ -519,6 +527,11 @@ impl World {
                 }
                 seen.answers.push(verdict(answer));
             }
+            Effect::Keep { reply, .. } => {
+                let asked = asked.map(|(_, asked)| asked);
+                assert_eq!(asked, Some(reply), "F11: somebody else's request is kept");
+                seen.answers.push(Verdict::Done); // answered when it is on disk
+            }
             Effect::AdmitMedia { reply } => {
                 assert_eq!(asked.map(|(_, reply)| reply), Some(reply), "F11: somebody else's media request");
                 seen.answers.push(Verdict::Admitted);
@@ -572,6 +585,7 @@ impl World {
                 assert!(broadcaster.is_some_and(|own| recipients.is_subset(&own)), "E9: a receipt for somebody else");
             }
             Push::Session { .. }
+            | Push::PermissionUpdate { .. }
             | Push::ChannelList { .. }
             | Push::EmergencyStarted { .. }
             | Push::EmergencyStopped { .. }
@@ -673,7 +687,9 @@ impl World {
     fn transmitters_follow_the_floor(&mut self, seen: &Seen) {
         for local in &*SEATS {
             let Some(transmitter) = self.transmitters.get_mut(&local.session) else { continue };
-            let hold = self.model.holds[&local.channels[0]].as_ref().filter(|hold| hold.user != local.user);
+            let hold = self.model.holds[&local.channels[0]]
+                .as_ref()
+                .filter(|hold| hold.user != local.user && !self.model.sockets[&local.session].disabled);
             let simplex = local.session == SIMPLEX;
             match hold {
                 Some(hold) if transmitter.keyed => {

@@ -1,0 +1,48 @@
+//! Access tokens: any text, and any header and claims that somebody signed with the right secret.
+//!
+//! Whatever comes: no panic; nobody gets in with a text that was not signed, with another algorithm than HS256, for another
+//! event, or without an expiry that is yet to come.
+
+#![no_main]
+
+use crosspatch::net::token::Tokens;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
+use serde_json::Value;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const SECRET: &[u8] = b"a secret that is 32 bytes or more";
+
+static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("token.secret"), SECRET).expect("a file");
+    Tokens::of_state_dir(dir.path(), "demo").expect("a long secret")
+});
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    assert!(TOKENS.check(text).is_err(), "nobody signed this");
+    // A header and claims, a line each.
+    let Some((header, claims)) = text.split_once('\n') else { return };
+    let message = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
+    let key = EncodingKey::from_secret(SECRET);
+    let signature = sign(message.as_bytes(), &key, Algorithm::HS256).expect("HMAC takes any message");
+    if TOKENS.check(&format!("{message}.{signature}")).is_ok() {
+        let read = |text| serde_json::from_str::<Value>(text).expect("accepted, so JSON");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        assert_eq!(read(header)["alg"], "HS256", "the algorithm is pinned");
+        assert_eq!(read(claims)["eventId"], "demo", "this event only");
+        assert!(read(claims)["exp"].as_f64().is_some_and(|exp| exp + 1.0 > now as f64), "it has not expired");
+    }
+});
+
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(char::from(LETTERS[(bits >> (18 - 6 * place)) as usize & 63]));
+        }
+    }
+    text
+}
