@@ -319,8 +319,8 @@ async fn the_configuration_is_read_again_as_a_whole_or_not_at_all() -> Result<()
     let by = |who: &'static str| {
         move |row: &crosspatch::audit::Row| row.action == "system.config_reloaded" && row.actor.as_deref() == Some(who)
     };
-    gateway.audited(by("cli")).await?;
-    gateway.audited(by("system")).await?;
+    gateway.audited_row(by("cli")).await?;
+    gateway.audited_row(by("system")).await?;
     Ok(())
 }
 

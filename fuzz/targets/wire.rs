@@ -6,7 +6,7 @@
 #![no_main]
 
 use crosspatch::base::{Mono, ReplyId, Role, SessionId, SourceId};
-use crosspatch::control::{Control, Effect, Input};
+use crosspatch::control::{Claims, Control, Effect, Input};
 use crosspatch::gateway::config::Config;
 use crosspatch::wire::{self, Request, WallClock};
 use serde_json::Value;
@@ -19,8 +19,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut now = Mono::from_millis(1_000);
     for (session, role) in [(11, Role::General), (12, Role::Dispatch), (13, Role::Admin)] {
         let user = format!("u{session}");
-        let allowed = ["ops", "medical", "security"].map(Into::into).to_vec();
-        let open = Input::Open { session: SessionId(session), user: user.clone().into(), name: user, role, allowed };
+        let claims =
+            Claims { name: user.clone(), role, channels: ["ops", "medical", "security"].map(Into::into).into() };
+        let open = Input::Open { session: SessionId(session), user: user.into(), claims };
         control.handle(open, now);
     }
     while control.next_effect().is_some() {}
@@ -55,7 +56,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                         is_json(&text);
                     }
                 }
-                Effect::AdmitMedia { reply: to } => {
+                // Answered when it has been done, or is on disk.
+                Effect::AdmitMedia { reply: to } | Effect::Keep { reply: to, .. } => {
                     assert_eq!(to, reply, "an answer goes to its request");
                     answers += 1;
                 }
@@ -67,6 +69,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 | Effect::Close { .. }
                 | Effect::Play { .. }
                 | Effect::EndPlay { .. }
+                | Effect::Tone { .. }
                 | Effect::Line { .. } => {}
             }
         }
