@@ -91,13 +91,13 @@ impl Control {
             Verdict::Nothing => {}
             Verdict::Armed => self.audit_armed(session),
             Verdict::Aborted(held) => self.audit_aborted(session, held),
-            Verdict::Fire => drop(self.start_emergency(session)),
+            Verdict::Fire => self.emergency_from_button(session),
             Verdict::FireAndRelease => {
-                self.start_emergency(session);
+                self.emergency_from_button(session);
                 self.settle(); // two decisions: sorted together, the gates would shut before they open (F3)
                 self.judge(desk, Verdict::Released);
             }
-            Verdict::Missed(_) if latch => drop(self.start_emergency(session)),
+            Verdict::Missed(_) if latch => self.emergency_from_button(session),
             Verdict::Missed(held) => {
                 let detail = json!({ "heldMs": u64::try_from(held.as_millis()).unwrap_or(u64::MAX) });
                 let record = self.record(Action::EmergencyMissed, session).with(detail);

@@ -78,6 +78,13 @@ impl Control {
         self.reply(reply, answer);
     }
 
+    /// A desk's button was held long enough; a desk of another role is refused as anybody else would be (E1).
+    pub(super) fn emergency_from_button(&mut self, session: SessionId) {
+        if self.check_broadcaster(session).is_ok() {
+            self.start_emergency(session);
+        }
+    }
+
     /// E1: Dispatch only.
     fn check_broadcaster(&mut self, session: SessionId) -> Result<(), Refusal> {
         if self.sessions.contains_key(&session) && self.role_of(session).has_priority() {

@@ -462,6 +462,17 @@ fn e2_the_button_fires_after_2000_ms_and_aborts_at_1999() {
 }
 
 #[test]
+fn e1_the_button_of_a_desk_that_is_not_dispatch_starts_nothing() {
+    let mut settings = settings();
+    settings.desks[0].role = Role::General;
+    let mut w = World::with(settings);
+    w.edge("desk.emergency", true);
+    let lines = w.pass(2_000);
+    assert!(has(&lines, "audit permission.denied desk-1 not-dispatch"), "{lines:#?}");
+    assert_eq!(w.control.emergency(), None);
+}
+
+#[test]
 fn e3_a_button_active_at_start_is_a_fault_and_never_fires() {
     let mut w = World::new();
     assert!(has(&w.tell(Input::ActiveAtStart { line: "desk.emergency".into() }), "audit gpio.fault"));

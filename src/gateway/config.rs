@@ -382,6 +382,15 @@ impl Config {
             }
         }
         for desk in &self.desks {
+            if desk.emergency_line.is_some() && desk.role != Role::Dispatch {
+                wrong(
+                    Some(&desk.user),
+                    format!(
+                        "desk '{}' has an emergency button, which is for Dispatch only; give it role = \"dispatch\" or take the button away",
+                        desk.user
+                    ),
+                );
+            }
             for button in desk.buttons.iter().filter(|b| !known(&b.channel)) {
                 wrong(
                     Some(&button.channel),

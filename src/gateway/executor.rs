@@ -287,6 +287,10 @@ impl Executor {
             SocketEvent::Refused { why } => {
                 self.record(Record::new(Action::AuthDenied).with(json!({ "why": why })));
             }
+            // Banned between the handshake and now.
+            SocketEvent::Opened { identity, out, .. } if self.control.is_banned(&identity.user, self.now()) => {
+                out.try_send(Outgoing::Close("You are banned from this event.".into())).ok();
+            }
             SocketEvent::Opened { session, identity, resume, out } => {
                 let client = Client { user: identity.user.clone(), out, pace: Pace::default(), late: 0 };
                 self.clients.insert(session, client);
