@@ -14,8 +14,6 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_crosspatch");
 /// An Opus packet of 20 ms begins like this.
@@ -42,19 +40,7 @@ name = "Medical"
 /// One request to the API: its status and what it says.
 async fn api(gateway: &Gateway, token: &str, what: &str, body: Value) -> Result<(u16, Value)> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let request = format!(
-        "{what} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        gateway.http(),
-        body.len()
-    );
-    let mut stream = TcpStream::connect(gateway.http()).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
-    let status = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+    gateway.call(token, what, &body).await
 }
 
 /// A request that must succeed.

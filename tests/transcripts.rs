@@ -2,14 +2,17 @@
 //!
 //! Each file of `tests/transcripts/` is a play on a gateway of its own. Its lines:
 //!
-//! - `# …` is a remark; `event key = value`, at the top, changes the demo event's `[event]` table;
+//! - `# …` is a remark; `event key = value` and `limits key = value`, at the top, change the demo event's tables;
 //! - `anna connects by protocol|token-protocol|bearer|query|nothing with CLAIMS` shakes hands; the claims get an `exp`
 //!   in the future unless they name one themselves (`null` leaves it out), and `"secret": "foreign"` signs with another;
+//!   `by protocol?resume=` adds a query to the address;
 //! - `anna > TEXT` sends a text frame, `anna until TYPE > TEXT` also waits for a push that follows a little later, so that
 //!   both are written down together; `anna sends 70000 letters` and `anna sends a binary frame` what nobody should;
+//! - `anna 100 times > TEXT` asks that often, and waits for all replies; what was said alike is written down once;
+//! - `ada calls POST /api/people BODY` sends a request to the HTTP API, with the token of the socket;
 //! - `anna waits for TYPE` waits for a push; `anna hangs up` closes;
 //! - `anna < …` is what she then was sent, all of it: messages with their fields in alphabetical order, `open`,
-//!   `refused` (an HTTP answer instead of a socket) and `closed`.
+//!   `refused` (an HTTP answer instead of a socket), `closed`, and `answered` by the HTTP API.
 //!
 //! A line goes on with lines that begin with a space. What differs from run to run is a placeholder such as
 //! `<burst:1>`: the first burst that the play names, checked for its shape, and the same value wherever it stands.
@@ -27,7 +30,7 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use native::gateway::Gateway;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
@@ -40,6 +43,8 @@ const DEMO: &str = include_str!("../src/gateway/demo.toml");
 const DEADLINE: Duration = Duration::from_secs(15);
 const WIDTH: usize = 118;
 const FENCE: &str = "fence";
+/// How the refusal of a request above the limit begins; a number of milliseconds follows.
+const TOO_FAST: &str = "Too many requests. Try again in ";
 
 /// Values that differ from run to run, and what they are called.
 struct Names {
@@ -80,6 +85,7 @@ impl Names {
         let number = |from: u64, to: u64| value.as_u64().is_some_and(|n| (from..=to).contains(&n));
         let (kind, fits) = match field {
             "burstId" => ("burst", numbered('b')),
+            "sessionId" => ("session", numbered('s')),
             "id" | "transportId" if numbered('t') => ("transport", true),
             "id" | "producerId" if numbered('p') => ("producer", true),
             "id" | "consumerId" if numbered('c') => ("consumer", true),
@@ -128,7 +134,10 @@ impl Names {
                 text = text.replace(&format!("'{plain}'"), &format!("'<{kind}:{}>'", place + 1));
             }
         }
-        text
+        match text.strip_prefix(TOO_FAST).and_then(|rest| rest.strip_suffix(" ms.")).map(str::parse::<u64>) {
+            Some(Ok(0..=1_000)) => format!("{TOO_FAST}<duration> ms."),
+            Some(Ok(_) | Err(_)) | None => text,
+        }
     }
 
     /// Puts values in place of names.
@@ -193,6 +202,7 @@ fn flat(value: &Value) -> String {
 /// Somebody of the play.
 struct Actor {
     name: String,
+    token: String,
     socket: Option<WebSocketStream<TcpStream>>,
     /// What came and is not written down yet.
     heard: Vec<Value>,
@@ -259,8 +269,12 @@ struct Stage {
 impl Stage {
     async fn play(script: &str) -> Result<String> {
         let mut config = DEMO.to_owned();
-        for line in script.lines().filter_map(|line| line.strip_prefix("event ")) {
-            config = config.replace("[event]\n", &format!("[event]\n{line}\n"));
+        for line in script.lines() {
+            if let Some(setting) = line.strip_prefix("event ") {
+                config = config.replace("[event]\n", &format!("[event]\n{setting}\n"));
+            } else if let Some(setting) = line.strip_prefix("limits ") {
+                config += &format!("\n[limits]\n{setting}\n");
+            }
         }
         let gateway = Gateway::with_config(&config).await?;
         let names =
@@ -278,7 +292,7 @@ impl Stage {
             }
             stage.transcript += &action;
             stage.transcript.push('\n');
-            if !(line.is_empty() || line.starts_with('#') || line.starts_with("event ")) {
+            if !(line.is_empty() || ["#", "event ", "limits "].iter().any(|start| line.starts_with(start))) {
                 stage.act(&action).await.with_context(|| format!("at '{line}'"))?;
             }
         }
@@ -289,7 +303,7 @@ impl Stage {
         let (who, what) = action.split_once(' ').context("nobody acts")?;
         if let Some(how) = what.strip_prefix("connects by ") {
             let (way, claims) = how.split_once(" with ").unwrap_or((how, "{}"));
-            let actor = self.connect(who, way, serde_json::from_str(claims)?).await?;
+            let actor = self.connect(who, &self.names.reveal(way), serde_json::from_str(claims)?).await?;
             self.actors.retain(|a| a.name != who);
             self.actors.push(actor);
             return self.settle(who).await;
@@ -301,6 +315,25 @@ impl Stage {
         let text = what.strip_prefix("> ").map(|text| self.names.reveal(text));
         let actor = self.actors.iter_mut().find(|a| a.name == who).context("who is that?")?;
         match (text, what.split(' ').collect::<Vec<_>>().as_slice()) {
+            (None, [count, "times", ">", ..]) => {
+                let text = what.split_once("> ").context("what does she ask?")?.1;
+                let id = &serde_json::from_str::<Value>(text)?["id"];
+                let count: usize = count.parse()?;
+                for _ in 0..count {
+                    actor.send(Message::Text(text.into())).await;
+                }
+                for _ in 0..count {
+                    actor.read_until("all replies", |message| message["id"] == *id).await?;
+                }
+                let mut said = BTreeSet::new();
+                actor.heard.retain(|message| said.insert(self.names.hide("", message).to_string()));
+            }
+            (None, ["calls", method, path, body @ ..]) => {
+                let call = format!("{method} {path}");
+                let (status, answer) = self.gateway.call(&actor.token, &call, &body.join(" ")).await?;
+                let answer = pretty(&answer, 2);
+                self.transcript += &format!("{who} < answered {status} {answer}\n");
+            }
             (Some(text), _) => actor.send(Message::Text(text.into())).await,
             (None, ["sends", "a", "binary", "frame"]) => actor.send(Message::Binary(vec![1, 2, 3].into())).await,
             (None, ["sends", count, "letters"]) => {
@@ -333,7 +366,8 @@ impl Stage {
             claims.as_object_mut().context("claims are an object")?.remove("exp");
         }
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))?;
-        let mut address = format!("ws://{}/ws", self.gateway.http());
+        let (way, resume) = way.split_once('?').map_or((way, String::new()), |(way, query)| (way, format!("?{query}")));
+        let mut address = format!("ws://{}/ws{resume}", self.gateway.http());
         let mut offered = "voiceping".to_owned();
         match way {
             "protocol" => offered += &format!(", {token}"),
@@ -348,7 +382,7 @@ impl Stage {
             request.headers_mut().insert("Authorization", format!("Bearer {token}").parse()?);
         }
         let stream = TcpStream::connect(self.gateway.http()).await?;
-        let mut actor = Actor { name: who.to_owned(), socket: None, heard: Vec::new(), end: None, fences: 0 };
+        let mut actor = Actor { name: who.to_owned(), token, socket: None, heard: Vec::new(), end: None, fences: 0 };
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, response)) => {
                 let chosen = response.headers().get("Sec-WebSocket-Protocol").context("no subprotocol was chosen")?;
@@ -357,7 +391,16 @@ impl Stage {
             }
             Err(Error::Http(answer)) => {
                 let text = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
-                actor.end = Some(format!("refused {} {text}", answer.status().as_u16()));
+                let refused = format!("refused {} {text}", answer.status().as_u16());
+                actor.end = Some(match answer.headers().get("Retry-After") {
+                    Some(after) => {
+                        let after = after.to_str()?;
+                        ensure!((1..=60).contains(&after.parse::<u64>()?), "Retry-After: {after}");
+                        let refused = refused.replace(&format!(" {after} s"), " <seconds> s");
+                        format!("{refused} (Retry-After: <seconds>)")
+                    }
+                    None => refused,
+                });
             }
             Err(error) => return Err(error.into()),
         }
