@@ -364,7 +364,7 @@ impl Executor {
         if too_fast.is_first {
             self.record(Record::new(Action::RateLimitHit).to(&user).with(json!({ "session": session.to_string() })));
         }
-        let retry_ms = too_fast.retry_after.as_millis();
+        let retry_ms = too_fast.retry_after.as_millis() + 1; // rounded up: nobody is told to come too early
         let refusal = Refusal::new("rate-limited", format!("Too many requests. Try again in {retry_ms} ms."));
         self.late.insert((now + wait, reply), (session, wire::error(id, &refusal)));
     }
