@@ -8,7 +8,6 @@ use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
-use crate::net::tls::TlsError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -152,8 +151,8 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match cli.command {
         Command::Run(run) => start(run),
-        Command::Check { config } => match Config::read(&config) {
-            Ok(_) => {
+        Command::Check { config } => match Config::inspect(&config) {
+            Ok(()) => {
                 println!("{}: no errors", config.display());
                 Ok(())
             }
@@ -170,7 +169,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            ExitCode::from(if e.is::<ConfigError>() || e.is::<TlsError>() {
+            ExitCode::from(if e.is::<ConfigError>() {
                 EX_CONFIG
             } else if e.is::<people::Refused>() {
                 EX_DATAERR

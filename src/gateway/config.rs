@@ -293,16 +293,28 @@ impl Config {
         Self::parse(DEMO, "demo.toml").expect("a test reads it")
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks a file. Whether an own certificate serves is none of it: the gateway runs without TLS too.
     ///
     /// # Errors
     /// If it cannot be read or anything in it is wrong; all that is wrong is told at once.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::read_with(path, false)
+    }
+
+    /// Reads and checks a file and the own certificate that it names.
+    ///
+    /// # Errors
+    /// As [`Config::read`], and if the certificate does not serve today.
+    pub fn inspect(path: &Path) -> Result<(), ConfigError> {
+        Self::read_with(path, true).map(drop)
+    }
+
+    fn read_with(path: &Path, certificate: bool) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| {
             ConfigError(vec![format!("{name}: cannot be read ({e}); name a file that exists with --config")])
         })?;
-        Self::parse_in(&text, &name, path.parent().unwrap_or(Path::new("")))
+        Self::parse_in(&text, &name, path.parent().unwrap_or(Path::new("")), certificate)
     }
 
     /// Reads and checks text; `name` stands before each error.
@@ -310,11 +322,11 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        Self::parse_in(text, name, Path::new(""))
+        Self::parse_in(text, name, Path::new(""), false)
     }
 
-    /// Reads and checks text; the files it names are looked for in `dir`.
-    fn parse_in(text: &str, name: &str, dir: &Path) -> Result<Self, ConfigError> {
+    /// Reads and checks text, and the own `certificate` if it is asked for; files are looked for in `dir`.
+    fn parse_in(text: &str, name: &str, dir: &Path, certificate: bool) -> Result<Self, ConfigError> {
         let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start));
@@ -331,11 +343,15 @@ impl Config {
             config.board = dir.join(&profile).display().to_string();
         }
         let mut wrong = Vec::new();
-        config.check(&profile, |value, sentence| {
+        let mut tell = |value: Option<&str>, sentence| {
             let find = |v: &str| text.find(&format!("\"{v}\"")).or_else(|| text.find(&format!("/{v}\"")));
             let line = value.and_then(find).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
-        });
+        };
+        config.check(&profile, &mut tell);
+        if certificate {
+            config.tls.check_own(&mut tell);
+        }
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError(wrong)) }
     }
 
@@ -548,15 +564,9 @@ impl Tls {
 
     /// Tells every error with a value that stands near it.
     fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
-        let written = |path: &Option<PathBuf>| path.as_ref()?.file_name()?.to_str().map(str::to_owned);
         if self.certificate.is_some() != self.key.is_some() {
-            let near = written(&self.certificate).or(written(&self.key));
-            wrong(near.as_deref(), "[tls] has only one of certificate and key; name both, or neither".into());
-        }
-        if let Some((certificate, key)) = self.own()
-            && let Err(e) = tls::own(certificate, key, unix_ms_now() / 1000)
-        {
-            wrong(written(&self.certificate).as_deref(), e.to_string());
+            let near = self.certificate.as_deref().or(self.key.as_deref()).and_then(written);
+            wrong(near, "[tls] has only one of certificate and key; name both, or neither".into());
         }
         for name in &self.names {
             let is_name = addresses::is_host_name(name) && *name == name.to_ascii_lowercase();
@@ -569,6 +579,20 @@ impl Tls {
             }
         }
     }
+
+    /// Tells why the own certificate does not serve today.
+    fn check_own(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+        if let Some((certificate, key)) = self.own()
+            && let Err(e) = tls::own(certificate, key, unix_ms_now() / 1000)
+        {
+            wrong(written(certificate), e.to_string());
+        }
+    }
+}
+
+/// How a path ends in the configuration, wherever it is looked for.
+fn written(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 #[cfg(test)]
@@ -627,9 +651,18 @@ mod tests {
         assert!(told.contains(&format!("{at}'https://gate' is no name or address")), "{told}");
         let told = errors("certificate = \"own.pem\"");
         assert!(told.contains(&format!("{at}[tls] has only one of certificate and key")), "{told}");
-        let told = errors("certificate = \"pem/own.pem\"\nkey = \"own.key\"");
-        assert!(told.contains(&format!("{at}{}/pem/own.pem cannot be read", dir.path().display())), "{told}");
         let told = errors("cert = \"own.pem\"");
         assert!(told.contains(&format!("{at}unknown field `cert`")), "{told}");
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_serve_is_an_error_to_those_who_inspect_and_keeps_no_gateway_from_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("event.toml");
+        std::fs::write(&path, format!("{DEMO}\n[tls]\ncertificate = \"pem/own.pem\"\nkey = \"own.key\"\n")).unwrap();
+        let told = Config::inspect(&path).unwrap_err().0.join("\n");
+        let at = format!("event.toml:{}: {}", DEMO.lines().count() + 3, dir.path().display());
+        assert!(told.contains(&format!("{at}/pem/own.pem cannot be read")), "{told}");
+        assert!(Config::read(&path).unwrap().tls.own().is_some());
     }
 }

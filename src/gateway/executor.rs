@@ -263,7 +263,7 @@ impl Executor {
         }
         let (action, detail) = match &why {
             Some(why) => {
-                tracing::warn!("{part} is degraded: {why}");
+                tracing::error!("{part} is degraded: {why}");
                 (Action::SystemDegraded, json!({ "part": part, "why": why }))
             }
             None if matches!(before, Some(Some(_))) => {

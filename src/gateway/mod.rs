@@ -40,10 +40,11 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use reach::{Reach, Secure};
 use serde_json::json;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 /// Events that may wait for the loop.
@@ -108,7 +109,8 @@ struct Voice {
 /// Runs the gateway until `stop` resolves.
 ///
 /// # Errors
-/// If a part without which nothing works cannot be set up: state directory, sockets, token secret, certificate.
+/// If a part without which nothing works cannot be set up: state directory, sockets, token secret. TLS is none of them:
+/// the desk and the radios need no certificate.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let Options { config, config_file, listen, listen_tls, media_port, state_dir } = options;
     if !listen.ip().is_loopback() {
@@ -134,31 +136,33 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
-    let http = tokio::net::TcpListener::bind(listen).await.with_context(|| {
+    let http = TcpListener::bind(listen).await.with_context(|| {
         format!("{listen} cannot be listened on; is another gateway running? choose another with --listen")
     })?;
     let http_address = http.local_addr()?;
-    let tls = match listen_tls.or(config.tls.listen) {
-        Some(at) => Some(bind_tls(at).await?),
-        None => None,
+    let found = crate::net::addresses::interfaces().context("the system does not tell the box's addresses")?;
+    let tls_wanted = listen_tls.or(config.tls.listen);
+    let tls = match tls_wanted {
+        Some(at) => open_tls(at, &config.tls, &state_dir.join("tls"), wall_floor, &found).await.map(Some),
+        None => Ok(None),
     };
-    if tls.is_none() && (config.tls.own().is_some() || !config.tls.names.is_empty()) {
+    let (tls, tls_fault) = match tls {
+        Ok(tls) => (tls, None),
+        Err(e) => (None, Some(format!("{e:#}; then restart the gateway, which serves no network until then"))),
+    };
+    let (tls, secure) = tls.unzip();
+    if tls_wanted.is_none() && (config.tls.own().is_some() || !config.tls.names.is_empty()) {
         tracing::warn!(
             "[tls] names no address to listen on, so the network is not served; add listen = \"0.0.0.0:8443\""
         );
     }
-    let tls_address = tls.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?;
+    let tls_address = tls.as_ref().map(TcpListener::local_addr).transpose()?;
     let media_listen = SocketAddr::new(reach::media_ip(listen.ip(), tls_address), media_port);
     let media_socket = Datagrams::bind(media_listen)
         .with_context(|| format!("UDP {media_listen} cannot be bound; choose another port with --media-port"))?;
     let media_address = media_socket.local_addr()?;
     let reach = Reach { media: config.media.clone(), media_address, tls_address };
-    let found = crate::net::addresses::interfaces().context("the system does not tell the box's addresses")?;
     let announced = reach.announced(&found);
-    let secure = match tls_address {
-        Some(_) => Some(Secure::open(&config.tls, &state_dir.join("tls"), wall_floor, &found)?),
-        None => None,
-    };
     let trust = secure.as_ref().and_then(Secure::trust);
     let listener = tls.zip(secure.as_ref()).map(|(tcp, secure)| TlsListener::new(tcp, secure.subscribe()));
     let (shown_sender, shown) = watch::channel(reach.shown(secure.as_ref(), &found));
@@ -172,6 +176,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let gates = Arc::new(Gates::new());
     let mut sfu = Sfu::new(SfuConfig { announced }, gates.clone())?;
     let (events, event_receiver) = mpsc::channel(QUEUE);
+    let why = tls_fault.or_else(|| secure.as_ref().and_then(Secure::ending));
+    events.try_send(Event::Part { part: "tls".into(), why }).ok();
     let parts_sender = events.clone();
     audit.on_failing(move |why| {
         if parts_sender.blocking_send(Event::Part { part: "audit".into(), why }).is_err() {
@@ -214,7 +220,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 2; // each voice has two; the board and the people are one each
+    let parts = voices.len() * 2 + 3; // each voice has two; the board, the people and TLS are one each
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
@@ -269,7 +275,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     tokio::select! {
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
-        never = reach.follow(secure, found, &media, shown_sender) => match never {},
+        never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
         () = stop => tracing::info!("stopping"),
     }
     hangups.abort();
@@ -290,12 +296,22 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     Ok(())
 }
 
-async fn bind_tls(at: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(at).await.with_context(|| {
-        format!(
-            "{at} cannot be listened on for TLS; use an address of this box and a free port, with --listen-tls or in [tls]"
+/// The certificate for this box and a socket to serve it at.
+async fn open_tls(
+    at: SocketAddr,
+    tls: &config::Tls,
+    dir: &Path,
+    wall_floor_ms: u64,
+    found: &[(String, IpAddr)],
+) -> anyhow::Result<(TcpListener, Secure)> {
+    let secure = Secure::open(tls, dir, wall_floor_ms, found)?;
+    let listener = TcpListener::bind(at).await.map_err(|e| {
+        anyhow::anyhow!(
+            "{at} cannot be listened on for TLS ({e}); use an address of this box and a free port, with --listen-tls or \
+             in [tls]"
         )
-    })
+    })?;
+    Ok((listener, secure))
 }
 
 /// A grant must not wait until the client has acknowledged what was sent before it.

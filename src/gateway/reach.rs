@@ -1,6 +1,7 @@
 //! How the box is reached: what its certificate is for and which addresses media clients are told. Follows the box's
 //! addresses and clock as they change, since at an event both may come up after the gateway.
 
+use super::Event;
 use super::config::{Media, Tls};
 use super::media::{Command, MediaHandle};
 use crate::base::clock::wall_now;
@@ -12,10 +13,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::ServerConfig;
 
 /// How often addresses and clock are looked at.
@@ -87,23 +88,29 @@ impl Reach {
         json!({ "address": address, "authority": authority, "fingerprint": secure.fingerprint, "origins": origins })
     }
 
-    /// Keeps the certificate, the media addresses and what is shown up to date.
+    /// Keeps the certificate, the media addresses and what is shown up to date. Tells when the state of TLS changes.
     pub async fn follow(
         &self,
         mut secure: Option<Secure>,
         mut known: Vec<(String, IpAddr)>,
         media: &MediaHandle,
         shown: watch::Sender<Value>,
+        events: &mpsc::Sender<Event>,
     ) -> Infallible {
         let mut looks = tokio::time::interval(LOOK);
+        let mut told = secure.as_ref().and_then(Secure::ending);
         loop {
             looks.tick().await;
             let found = addresses::interfaces().unwrap_or_else(|e| {
                 tracing::warn!("the system does not tell the box's addresses: {e}");
                 known.clone()
             });
-            if let Some(Err(e)) = secure.as_mut().map(|secure| secure.renew(&found)) {
-                tracing::error!("{e}");
+            if let Some(secure) = &mut secure {
+                let why = secure.renew(&found).err().map(|e| e.to_string()).or_else(|| secure.ending());
+                if why != told {
+                    told.clone_from(&why);
+                    events.send(Event::Part { part: "tls".into(), why }).await.ok();
+                }
             }
             if found == known {
                 continue;
@@ -123,6 +130,8 @@ impl Reach {
 pub struct Secure {
     /// None with an own certificate.
     authority: Option<Authority>,
+    /// The file of an own certificate, and its end in seconds since 1970.
+    own: Option<(PathBuf, u64)>,
     fingerprint: String,
     /// What the configuration or the own certificate names, besides the box's addresses.
     preferred: Vec<String>,
@@ -144,6 +153,7 @@ impl Secure {
             let (config, facts) = tls::own(certificate, key, now_s)?;
             return Ok(Secure {
                 authority: None,
+                own: Some((certificate.to_owned(), facts.ends_s)),
                 fingerprint: facts.fingerprint,
                 preferred: facts.names.into_iter().filter(|name| !name.starts_with('*')).collect(),
                 wall_floor_ms,
@@ -165,11 +175,19 @@ impl Secure {
         Ok(Secure {
             fingerprint: authority.fingerprint().to_owned(),
             authority: Some(authority),
+            own: None,
             preferred: tls.names.clone(),
             wall_floor_ms,
             current: (names, now_s / DAY_S),
             config: watch::channel(config).0,
         })
+    }
+
+    /// What to do about an own certificate that ends soon.
+    #[must_use]
+    pub fn ending(&self) -> Option<String> {
+        let (certificate, ends_s) = self.own.as_ref()?;
+        tls::ending(certificate, *ends_s, now_s(self.wall_floor_ms))
     }
 
     /// SHA-256 of what people are to trust.

@@ -1,9 +1,12 @@
 //! The pages, built from `web/` and carried inside the program.
 
 use axum::Router;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use std::net::SocketAddr;
 
 macro_rules! page {
     ($name:literal, $type:literal) => {
@@ -28,9 +31,17 @@ pub struct Trust {
 
 /// Routes to every page and asset.
 pub fn routes<S: Clone + Send + Sync + 'static>(trust: Option<Trust>) -> Router<S> {
+    let elsewhere = if trust.is_some() { "/trust" } else { "/talk" };
     let (authority, steps) = (trust.clone(), trust);
+    // The front panel works on the box itself only; from the network people get to where they can go on.
+    let by_peer = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next| async move {
+        if peer.ip().to_canonical().is_loopback() {
+            return next.run(request).await;
+        }
+        Redirect::temporary(elsewhere).into_response()
+    };
     Router::new()
-        .route("/", page!("index.html", "text/html; charset=utf-8"))
+        .route("/", page!("index.html", "text/html; charset=utf-8").layer(from_fn(by_peer)))
         .route("/talk", page!("talk.html", "text/html; charset=utf-8"))
         .route("/assets/talk.js", page!("talk.js", "text/javascript; charset=utf-8"))
         .route("/assets/panel.js", page!("panel.js", "text/javascript; charset=utf-8"))

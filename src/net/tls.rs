@@ -23,6 +23,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const HANDSHAKES: usize = 256;
 /// How long a client may take for its handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long before its end people are told to renew a certificate.
+const NOTICE_S: u64 = 14 * 24 * 3600;
 
 /// Why TLS cannot be had, as a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +70,7 @@ pub fn own(certificate: &Path, key: &Path, now_s: u64) -> Result<(Arc<ServerConf
         | _ => unreadable(key, &e, "PRIVATE KEY"),
     })?;
     if facts.ends_s <= now_s {
-        return Err(TlsError(format!(
-            "the certificate {shown} is expired since {}; renew it, or take certificate and key out of [tls] to use the \
-             local authority",
-            day(facts.ends_s)
-        )));
+        return Err(TlsError(expired(certificate, facts.ends_s)));
     }
     if facts.begins_s > now_s {
         // Sooner the clock of a board without a battery than the file: serving is worth a try.
@@ -88,6 +86,26 @@ pub fn own(certificate: &Path, key: &Path, now_s: u64) -> Result<(Arc<ServerConf
             "the certificate {shown} and the key {key_shown} cannot be used ({e}); use an RSA, ECDSA or Ed25519 key"
         ))),
     }
+}
+
+/// What to do about an own certificate that has less than 14 days to live.
+#[must_use]
+pub fn ending(certificate: &Path, ends_s: u64, now_s: u64) -> Option<String> {
+    if ends_s <= now_s {
+        return Some(format!("{}; then restart the gateway", expired(certificate, ends_s)));
+    }
+    let (shown, end) = (certificate.display(), day(ends_s));
+    (ends_s - now_s < NOTICE_S)
+        .then(|| format!("the certificate {shown} is valid until {end} only; renew it and restart the gateway"))
+}
+
+fn expired(certificate: &Path, ends_s: u64) -> String {
+    format!(
+        "the certificate {} is expired since {}; renew it, or take certificate and key out of [tls] to use the local \
+         authority",
+        certificate.display(),
+        day(ends_s)
+    )
 }
 
 fn day(unix_s: u64) -> String {
@@ -248,6 +266,16 @@ mod tests {
         assert!(expired.refusal().contains("is expired since 2029-01-01; renew it"), "{}", expired.refusal());
         let early = Files::valid_in(2031, 2032);
         own(&early.path("cert.pem"), &early.path("key.pem"), NOW_S).unwrap();
+    }
+
+    #[test]
+    fn people_are_told_to_renew_a_certificate_for_two_weeks_before_its_end_and_ever_after() {
+        let told = |now_s| ending(Path::new("own.pem"), NOW_S, now_s);
+        assert_eq!(told(NOW_S - NOTICE_S), None);
+        let soon = told(NOW_S - NOTICE_S + 1).unwrap();
+        assert!(soon.contains("own.pem is valid until 2030-01-01 only; renew it"), "{soon}");
+        let over = told(NOW_S).unwrap();
+        assert!(over.contains("own.pem is expired since 2030-01-01; renew it"), "{over}");
     }
 
     /// A listener for `gate.example` and a client that trusts it.

@@ -158,6 +158,12 @@ describe('a browser on the network', { skip }, () => {
     assert.deepEqual((await panel.json()).tls, gateway.ready.tls);
   });
 
+  test('is sent from the front panel, which works on the box only, to what to trust', async () => {
+    const page = await browser.blank(HZ);
+    await page.goto(at(gateway, there.addresses[0]).url);
+    assert.equal(new URL(page.url()).pathname, '/trust');
+  });
+
   test('is not disturbed by a new address of the box, which the certificate soon names', async () => {
     const before = await certificateAt(gateway, there.addresses[0]);
     const added = there.add();
@@ -212,7 +218,7 @@ test('the front panel shows what to compare, and copies links that work from the
   await gateway.stop();
 });
 
-describe('a gateway that cannot do what it was told ends with 78 and says what to do:', () => {
+describe('a gateway that is to serve the network', () => {
   const ends = (...args) => {
     const { status, stderr } = spawnSync(BIN, args, { encoding: 'utf8', timeout: 20_000 });
     return { status, told: stderr };
@@ -224,8 +230,9 @@ describe('a gateway that cannot do what it was told ends with 78 and says what t
   before(() => {
     const self = (name, days) => openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
       '-subj', '/CN=gate.example', '-days', days, '-keyout', inWork(`${name}.key`), '-out', inWork(`${name}.pem`));
-    self('good', '10');
-    self('other', '10');
+    self('good', '30');
+    self('other', '30');
+    self('soon', '10');
   });
 
   const config = (certificate, key) => {
@@ -234,11 +241,27 @@ describe('a gateway that cannot do what it was told ends with 78 and says what t
     return file;
   };
 
-  test('plain HTTP that is open to the network', () => {
+  test('ends with 78 and says what to do when plain HTTP is open to the network', () => {
     const { status, told } = ends('run', '--demo', '--listen', '0.0.0.0:0', '--state-dir', state);
     assert.equal(status, 78);
     assert.match(told, /use --listen-tls 0\.0\.0\.0:0 instead/);
   });
+
+  /** Pages and board as ever, and the fault is told wherever people look. */
+  const runsWithoutTls = async (gateway, told) => {
+    const [degraded, ...others] = gateway.ready.degraded;
+    assert.deepEqual(others, []);
+    assert.match(degraded, /^tls: .*; then restart the gateway/);
+    assert.match(degraded, told);
+    assert.equal(gateway.ready.tls, null);
+    assert.match(gateway.log, /ERROR.*tls is degraded/);
+    const panel = await (await fetch(`${gateway.url}/api/panel`)).json();
+    assert.match(panel.degraded.find(({ part }) => part === 'tls').why, told);
+    assert.match((await gateway.audited("action = 'system.degraded'")).detail.why, told);
+    await gateway.move('desk.ptt.ops', true);
+    await waitFor('the desk to talk', () => gateway.isActive('desk.tally.ops'));
+    await gateway.move('desk.ptt.ops', false);
+  };
 
   const faults = {
     'a file that is not there': ['none.pem', 'good.key', /none\.pem cannot be read/],
@@ -246,21 +269,47 @@ describe('a gateway that cannot do what it was told ends with 78 and says what t
     'the key of another certificate': ['good.pem', 'other.key', /other\.key does not belong to the certificate/],
   };
   for (const [fault, [certificate, key, told]] of Object.entries(faults)) {
-    test(fault, () => {
+    test(`runs without TLS when the certificate is ${fault}, which is an error to check`, async () => {
       const file = config(certificate, key);
-      for (const command of [['check'], ['run', '--listen', '127.0.0.1:0', '--state-dir', state]]) {
-        const end = ends(...command, '--config', file);
-        assert.equal(end.status, 78, end.told);
-        assert.match(end.told, told);
-        assert.match(end.told, /own\.toml:\d+: /);
-      }
+      const end = ends('check', '--config', file);
+      assert.equal(end.status, 78, end.told);
+      assert.match(end.told, told);
+      assert.match(end.told, /own\.toml:\d+: /);
+      const gateway = await Gateway.launch(['--config', file]);
+      await runsWithoutTls(gateway, told);
+      await gateway.stop();
     });
   }
 
-  test('and with its own certificate it serves that', async () => {
+  test('ends with 78 when only half of a pair is named', () => {
+    const file = config('good.pem', 'good.key');
+    writeFileSync(file, readFileSync(file, 'utf8').replace(/^key = .*$/m, ''));
+    const end = ends('run', '--listen', '127.0.0.1:0', '--state-dir', state, '--config', file);
+    assert.equal(end.status, 78, end.told);
+    assert.match(end.told, /own\.toml:\d+: \[tls\] has only one of certificate and key/);
+  });
+
+  test('runs without TLS when its address is taken', async () => {
+    const first = await Gateway.start('--listen-tls', '127.0.0.1:0');
+    const second = await Gateway.start('--listen-tls', first.ready.tls.address);
+    await runsWithoutTls(second, /cannot be listened on for TLS/);
+    await second.stop();
+    await first.stop();
+  });
+
+  test('serves an own certificate that ends soon, and people are told to renew it', async () => {
+    const gateway = await Gateway.launch(['--config', config('soon.pem', 'soon.key')]);
+    assert.match(gateway.ready.degraded.join(), /tls: the certificate \S*soon\.pem is valid until \S+ only; renew it/);
+    const own = new X509Certificate(readFileSync(inWork('soon.pem')));
+    assert.equal(gateway.ready.tls.fingerprint, own.fingerprint256);
+    await gateway.stop();
+  });
+
+  test('serves an own certificate that is good', async () => {
     const gateway = await Gateway.launch(['--config', config('good.pem', 'good.key')]);
     const own = new X509Certificate(readFileSync(inWork('good.pem')));
     assert.equal(gateway.ready.tls.fingerprint, own.fingerprint256);
+    assert.deepEqual(gateway.ready.degraded, []);
     assert.equal((await fetch(`${gateway.url}/ca.pem`)).status, 404);
     const curl = execFileSync('curl', ['-sS', '--cacert', inWork('good.pem'), '--connect-to', `::127.0.0.1:${portOf(gateway)}`,
       '-o', '/dev/null', '-w', '%{http_code}', 'https://gate.example/talk'], { encoding: 'utf8' });
