@@ -252,6 +252,11 @@ async fn a_store_that_cannot_be_read_or_is_damaged_takes_nothing_from_anybody() 
     lone.ask("ptt-stop", json!({ "channelId": "medical" })).await?;
     let people = done(&gateway, &ada, "GET /api/people/anna", Value::Null).await?;
     assert_eq!(people["channels"], json!(["medical", "ops"]), "what was read last is still known");
+    let mut dora = Signaling::connect(&gateway, &gateway.token("dora", "dispatch", "ops")?).await?;
+    let emergency = dora.ask("emergency-broadcast-start", json!({ "holdDuration": 2000 })).await?;
+    assert_eq!((&emergency["success"], &emergency["channelCount"]), (&json!(true), &json!(4)));
+    lone.wait_push(|push| push["type"] == "emergency-broadcast-start", Duration::from_secs(5)).await?;
+    dora.ask("emergency-broadcast-stop", json!({})).await?;
 
     std::fs::remove_dir(&store)?;
     std::fs::rename(&away, &store)?;
