@@ -25,6 +25,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// An event with one channel for everybody.
+const EVENT: &str =
+    "[event]\nid = \"bench\"\n\n[limits]\nchannel_users = 1000\n\n[[channel]]\nid = \"ops\"\nname = \"Operations\"\n";
 /// Members of each channel in the core's benchmark.
 const MEMBERS: u64 = 10;
 /// Requests that are not counted.
@@ -122,7 +125,7 @@ fn row_in(what: &str, samples: &mut [Duration], (name, unit): (&str, Duration)) 
 
 /// How long each request took on a channel with so many members, who are all told.
 async fn over_websocket(members: usize, pairs: usize) -> Result<(Vec<Duration>, Vec<Duration>)> {
-    let gateway = Gateway::demo().await?;
+    let gateway = Gateway::with_config(EVENT).await?;
     eprintln!("connecting {members} members");
     let ops = json!({ "channelId": "ops" });
     let mut sessions = Vec::new();
@@ -191,7 +194,7 @@ struct Heard {
 
 /// A general user and a dispatcher send all the time; the floor decides who is heard.
 async fn preemptions(times: usize, listeners: usize) -> Result<Heard> {
-    let gateway = Gateway::demo().await?;
+    let gateway = Gateway::with_config(EVENT).await?;
     let identity = Identity::new()?;
     let ops = json!({ "channelId": "ops" });
     let stop = Arc::new(AtomicBool::new(false));
