@@ -197,6 +197,7 @@ impl Executor {
         }
         if !self.must_read_first(now) {
             self.control.handle_timeout(now);
+            self.stale |= self.control.emergency().is_some(); // what it reaches may have changed (E9)
         }
         self.apply();
     }

@@ -37,7 +37,7 @@ try {
 
   await gateway.move('desk.emergency', true);
   await waitFor('the transmitter to be keyed', () => gateway.isActive('radio.vhf.ptt'));
-  await waitFor('the panel to show the emergency', () => panel.evaluate(() => document.body.textContent.includes('Emergency broadcast by')));
+  await waitFor('the panel to show the emergency', () => panel.evaluate(() => document.querySelector('#reach').textContent.includes('On air on 4 of 4')));
   await take(panel, 'front-panel.png', 1100, 900);
   await gateway.move('desk.emergency', false);
   guest.assertNoTroubles();

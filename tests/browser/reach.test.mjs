@@ -63,8 +63,16 @@ test('a broadcaster is told what is on air, and that a radio is keyed once it ha
   await shown(panel, 'VHF 1 keyed');
 });
 
-test('when it is over, both pages say so', async () => {
+test('when the desk itself broadcasts, the front panel says what is on air', async () => {
   await dispatcher.page.evaluate(() => window.crosspatch.emergencyRelease());
+  await shown(panel, '4 of 4 channels reachable');
+  await gateway.move('desk.emergency', true);
+  await shown(panel, 'On air on 4 of 4 channels');
+  await shown(panel, 'VHF 1 keyed');
+  await gateway.move('desk.emergency', false);
+});
+
+test('when it is over, both pages say so', async () => {
   await shown(panel, '4 of 4 channels reachable');
   await waitFor('the dispatcher\'s list to go', async () => !(await dispatcher.page.locator('#reach').isVisible()));
   dispatcher.assertNoTroubles();
