@@ -38,15 +38,19 @@ use control_loop::Queues;
 use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
 use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpFreebind;
 use reach::{Reach, Secure};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
+/// Connections that may wait to be accepted.
+const LISTEN_QUEUE: u32 = 1024;
 /// Events that may wait for the loop.
 const QUEUE: usize = 4096;
 /// How long a command may hold the state directory at start.
@@ -305,13 +309,25 @@ async fn open_tls(
     found: &[(String, IpAddr)],
 ) -> anyhow::Result<(TcpListener, Secure)> {
     let secure = Secure::open(tls, dir, wall_floor_ms, found)?;
-    let listener = TcpListener::bind(at).await.map_err(|e| {
+    if !at.ip().is_unspecified() && found.iter().all(|(_, ip)| *ip != at.ip()) {
+        tracing::warn!("no interface of this box has {} yet; the network is served as soon as one has it", at.ip());
+    }
+    let listener = listen_before_the_network_is_up(at).map_err(|e| {
         anyhow::anyhow!(
             "{at} cannot be listened on for TLS ({e}); use an address of this box and a free port, with --listen-tls or \
              in [tls]"
         )
     })?;
     Ok((listener, secure))
+}
+
+/// Listens at an address that an interface may get only later, as after a power cut that took the switch down too.
+fn listen_before_the_network_is_up(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    setsockopt(&socket, IpFreebind, &true)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// A grant must not wait until the client has acknowledged what was sent before it.
