@@ -70,7 +70,7 @@ function assertHeard(t, words, onAir, heard) {
     at += word.length / SAMPLES_PER_MS;
     const place = heard.between(said, at + LATEST_MS);
     const best = likeness(word, place);
-    return { alike: best.correlation, delay: best.at - said, backwards: likeness(word.toReversed(), place).correlation };
+    return { alike: best.correlation, delay: best.at - said, backwards: likeness(word.slice().reverse(), place).correlation };
   });
   const list = (of, digits) => found.map((word) => word[of].toFixed(digits)).join(', ');
   t.diagnostic(`words are alike by ${list('alike', 2)} (backwards by ${list('backwards', 2)}), heard ${list('delay', 0)} ms after they were on air`);
