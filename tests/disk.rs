@@ -66,6 +66,35 @@ async fn audit_trouble(gateway: &Gateway) -> Result<Option<String>> {
     Ok(audit.and_then(|part| part["why"].as_str()).map(str::to_owned))
 }
 
+/// Waits until the audit is in trouble or out of it, and says why it is.
+async fn wait_audit(gateway: &Gateway, troubled: bool) -> Result<Option<String>> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let why = audit_trouble(gateway).await?;
+        if why.is_some() == troubled {
+            return Ok(why);
+        }
+        ensure!(Instant::now() < deadline, "the audit's trouble is still {why:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_audit_cannot_be_opened_starts_and_says_so() -> Result<()> {
+    let outer = TempDir::new()?;
+    let gateway = Gateway::demo_prepared(outer.path(), |state| std::fs::create_dir(state.join("audit.sqlite"))).await?;
+    let why = wait_audit(&gateway, true).await?.unwrap_or_default();
+    assert!(why.contains("cannot be used"), "{why}");
+    let mut anna = Signaling::connect(&gateway, &gateway.token("anna", "general", "ops")?).await?;
+    anna.ask("join-channel", json!({ "channelId": "ops" })).await?;
+    ask(&mut anna, "ptt-start", json!({ "channelId": "ops" })).await?;
+
+    std::fs::remove_dir(gateway.state_dir().join("audit.sqlite"))?;
+    wait_audit(&gateway, false).await?;
+    gateway.audited("action = 'ptt.start' AND actor = 'anna'").await?;
+    Ok(())
+}
+
 async fn ask(session: &mut Signaling, kind: &str, data: Value) -> Result<()> {
     let reply = session.ask(kind, data).await?;
     ensure!(reply["success"] == true, "{kind}: {reply}");
@@ -107,11 +136,7 @@ async fn with_the_disk_full_people_talk_and_an_emergency_works_and_the_records_f
     for action in ["priority_ptt.interrupted", "emergency_broadcast.start", "emergency_broadcast.stop"] {
         assert_eq!(gateway.audited(&format!("action = '{action}'")).await?, 1, "{action}");
     }
-    let deadline = Instant::now() + SOON;
-    while let Some(why) = audit_trouble(&gateway).await? {
-        ensure!(Instant::now() < deadline, "the audit is still degraded: {why}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_audit(&gateway, false).await?;
     gateway.audited("action = 'system.healed' AND detail LIKE '%\"audit\"%'").await?;
     Ok(())
 }

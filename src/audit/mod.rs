@@ -147,13 +147,10 @@ impl Audit {
         }
     }
 
-    /// Has `listener` called with the reason when records stop reaching the disk, and without one when they do again.
+    /// Has `listener` called on the writer's thread, from now on, with the reason when records stop reaching the disk and
+    /// without one when they do again. How it is now, [`Audit::health`] tells.
     pub fn on_failing(&self, listener: impl Fn(Option<String>) + Send + 'static) {
-        let mut place = lock(&self.shared.listener);
-        if let Some(why) = lock(&self.shared.failing).clone() {
-            listener(Some(why));
-        }
-        *place = Some(Box::new(listener));
+        *lock(&self.shared.listener) = Some(Box::new(listener));
     }
 
     /// Waits until everything written before is on disk.

@@ -188,6 +188,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             tracing::debug!("the gateway is stopping");
         }
     });
+    events.try_send(Event::Part { part: "audit".into(), why: audit.health().failing }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
@@ -224,7 +225,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 3; // each voice has two; the board, the people and TLS are one each
+    let parts = voices.len() * 2 + 4; // each voice has two; the board, the people, TLS and the audit are one each
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);

@@ -34,7 +34,14 @@ impl Gateway {
 
     /// Starts the demo event with its state in this directory.
     pub async fn demo_in(state: &Path) -> Result<Self> {
-        Self::start(TempDir::new_in(state)?, vec!["--demo".into()]).await
+        Self::demo_prepared(state, |_| Ok(())).await
+    }
+
+    /// The same, with something in its state directory already.
+    pub async fn demo_prepared(within: &Path, prepare: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Self> {
+        let state = TempDir::new_in(within)?;
+        prepare(state.path())?;
+        Self::start(state, vec!["--demo".into()]).await
     }
 
     /// Starts an event with this configuration.
