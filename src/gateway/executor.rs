@@ -189,11 +189,8 @@ impl Executor {
         if self.control.next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        for count in self.parts.gates.counts().into_iter().filter(|count| count.open) {
-            if let Some(at) = count.last_packet {
-                let (burst, channel, at) = (count.burst, count.channel, now - at.elapsed());
-                self.control.handle(Input::Heard { burst, channel, at }, now);
-            }
+        for (burst, channel, at) in self.parts.gates.last_packets() {
+            self.control.handle(Input::Heard { burst, channel, at: now - at.elapsed() }, now);
         }
         if !self.must_read_first(now) {
             self.control.handle_timeout(now);
@@ -449,17 +446,17 @@ impl Executor {
                     }
                 }
                 Effect::Play { session, from, .. } => {
-                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
+                    if let Some(endpoint) = self.endpoint(session) {
                         endpoint.play_from(from);
                     }
                 }
                 Effect::EndPlay { session, .. } => {
-                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
+                    if let Some(endpoint) = self.endpoint(session) {
                         endpoint.tell_when_drained();
                     }
                 }
                 Effect::Tone { session, sounds } => {
-                    if let Some(endpoint) = self.parts.endpoints.iter().find(|e| e.session == session) {
+                    if let Some(endpoint) = self.endpoint(session) {
                         endpoint.sound_tone(sounds);
                     }
                 }
@@ -470,6 +467,10 @@ impl Executor {
                 }
             }
         }
+    }
+
+    fn endpoint(&self, session: SessionId) -> Option<&Endpoint> {
+        self.parts.endpoints.iter().map(Arc::as_ref).find(|endpoint| endpoint.session == session)
     }
 
     fn start_media(&mut self, reply: ReplyId) {

@@ -172,7 +172,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (shown_sender, shown) = watch::channel(reach.shown(secure.as_ref(), &found));
     if let Some(secure) = &secure {
         tracing::info!("the fingerprint (SHA-256) of {} is {}", secure.owner(), secure.fingerprint());
-        if reach.announced(&found).len() == 1 {
+        if announced.len() == 1 {
             tracing::warn!("no address to announce to media clients; check the network, and interfaces in [media]");
         }
     }
@@ -424,7 +424,20 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 /// Gives every desk and port its source, its threads' parts and its place as a listener.
 fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
     let mut voices = Vec::new();
-    let session = |voices: &Vec<Voice>| SessionId(voices.len() as u64 + 1);
+    let mut add = |plan, levels, user: &str, channels, capture, playback| {
+        let session = SessionId(voices.len() as u64 + 1);
+        let source = sfu.add_local_source(session, &user.into());
+        let (endpoint, orders) = Endpoint::new(session, source, levels);
+        voices.push(Voice {
+            endpoint,
+            orders,
+            plan: Arc::new(plan),
+            capture,
+            playback,
+            user: user.to_owned(),
+            channels,
+        });
+    };
     for desk in &config.desks {
         let plan = EndpointPlan {
             name: desk.name.clone(),
@@ -434,18 +447,9 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::ZERO,
         };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let session = session(&voices);
-        let source = sfu.add_local_source(session, &desk.user.as_str().into());
-        let (endpoint, orders) = Endpoint::new(session, source, levels);
-        voices.push(Voice {
-            endpoint,
-            orders,
-            plan: Arc::new(plan),
-            capture: open_capture(desk.capture_pcm.clone(), 523.25),
-            playback: open_playback(desk.playback_pcm.clone()),
-            user: desk.user.clone(),
-            channels: desk.buttons.iter().map(|b| b.channel.clone()).collect(),
-        });
+        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let capture = open_capture(desk.capture_pcm.clone(), 523.25);
+        add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
     for radio in &config.radios {
         let plan = EndpointPlan {
@@ -456,18 +460,9 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::from_millis(radio.lead_in_ms),
         };
         let levels = (format!("radio.{}.receive", radio.id), format!("radio.{}.transmit", radio.id));
-        let session = session(&voices);
-        let source = sfu.add_local_source(session, &radio.user.as_str().into());
-        let (endpoint, orders) = Endpoint::new(session, source, levels);
-        voices.push(Voice {
-            endpoint,
-            orders,
-            plan: Arc::new(plan),
-            capture: open_capture(radio.capture_pcm.clone(), 392.0),
-            playback: open_playback(radio.playback_pcm.clone()),
-            user: radio.user.clone(),
-            channels: vec![radio.channel.clone()],
-        });
+        let capture = open_capture(radio.capture_pcm.clone(), 392.0);
+        let channels = vec![radio.channel.clone()];
+        add(plan, levels, &radio.user, channels, capture, open_playback(radio.playback_pcm.clone()));
     }
     for voice in &voices {
         for (rank, channel) in voice.channels.iter().enumerate() {

@@ -46,9 +46,6 @@ pub struct BurstCount {
     pub forwarded: u64,
     /// Packets that went out after the gate was shut. Anything but 0 is a fault.
     pub after_shut: u64,
-    /// When the last packet came in.
-    #[serde(skip)]
-    pub last_packet: Option<Instant>,
     /// True until it is shut.
     pub open: bool,
 }
@@ -134,6 +131,14 @@ impl Gates {
         let table = locked(&self.0);
         let gates = table.finished.iter().chain(table.open.values());
         gates.map(|gate| gate.count()).collect()
+    }
+
+    /// When the last packet of each open burst came in, for those that have had one.
+    #[must_use]
+    pub fn last_packets(&self) -> Vec<(BurstId, ChannelId, Instant)> {
+        let table = locked(&self.0);
+        let last = |gate: &Arc<Gate>| Some((gate.burst, gate.channel.clone(), (*locked(&gate.last_packet))?));
+        table.open.values().filter_map(last).collect()
     }
 
     /// Puts the gates that are open for `source` into `into`.
@@ -242,7 +247,6 @@ impl Gate {
             received: self.received.load(SeqCst),
             forwarded: self.forwarded.load(SeqCst),
             after_shut: self.after_shut.load(SeqCst),
-            last_packet: *locked(&self.last_packet),
         }
     }
 }
