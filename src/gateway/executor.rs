@@ -180,6 +180,7 @@ impl Executor {
                 LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
                     self.input(Input::EdgesLost { line, active: active_now });
                 }
+                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
         }
     }

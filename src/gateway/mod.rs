@@ -358,11 +358,8 @@ fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(
         #[cfg(not(feature = "rppal"))]
         Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
     };
-    let (lines, why) = match lines {
-        Ok(lines) => (lines, None),
-        Err(why) => (Box::new(NoLines(wanted)) as Box<dyn Lines>, Some(why)),
-    };
-    events.try_send(Event::Part { part: format!("board '{}'", board.name), why }).ok();
+    let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
+    events.try_send(Event::Part { part: format!("board '{}'", board.name), why: lines.fault() }).ok();
     Ok((lines, sim_board))
 }
 

@@ -14,6 +14,7 @@ pub mod sim;
 
 use crate::base::{LineName, Mono};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What can go wrong with GPIO lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +84,13 @@ pub enum LineEvent {
         /// When the newest known edge happened.
         stamp: Mono,
     },
+    /// The line cannot be used: its chip is gone. Whatever was pressed counts as let go (F10).
+    Gone {
+        /// Which line.
+        line: LineName,
+        /// When that was noticed.
+        stamp: Mono,
+    },
     /// The line can be read again after its chip was gone.
     Returned {
         /// Which line.
@@ -93,6 +101,9 @@ pub enum LineEvent {
         stamp: Mono,
     },
 }
+
+/// Takes every output to its safe level, inactive, from any thread: also while the owner of the lines hangs.
+pub type Safety = Arc<dyn Fn() + Send + Sync>;
 
 /// The lines of one board.
 pub trait Lines: Send {
@@ -116,19 +127,27 @@ pub trait Lines: Send {
 
     /// Takes every output to its safe level, inactive: unkeyed and dark.
     fn safe(&mut self);
+
+    /// The same for another thread.
+    fn safety(&self) -> Safety;
+
+    /// What keeps some of the lines from working now, in a sentence; `None` if all of them work.
+    fn fault(&self) -> Option<String>;
 }
 
 /// The lines of a board that could not be opened: never active, and setting them does nothing.
 ///
 /// A missing board must not keep the rest of the gateway from working.
-pub struct NoLines(
+pub struct NoLines {
     /// The lines that were asked for.
-    pub Vec<LineSpec>,
-);
+    pub specs: Vec<LineSpec>,
+    /// Why they could not be had.
+    pub why: String,
+}
 
 impl Lines for NoLines {
     fn specs(&self) -> &[LineSpec] {
-        &self.0
+        &self.specs
     }
 
     fn drain(&mut self) -> Vec<LineEvent> {
@@ -144,6 +163,14 @@ impl Lines for NoLines {
     }
 
     fn safe(&mut self) {}
+
+    fn safety(&self) -> Safety {
+        Arc::new(|| {})
+    }
+
+    fn fault(&self) -> Option<String> {
+        Some(self.why.clone())
+    }
 }
 
 /// Finds lost edges by the gaps in each line's sequence numbers.

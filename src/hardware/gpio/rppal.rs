@@ -3,22 +3,36 @@
 //! Its outputs are register writes: the level stays when the process dies. So every way out of the program makes them
 //! safe here, and the board must have a pull or relay that unkeys.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety};
 use crate::base::{LineName, Mono};
 use crate::hardware::board::{Bias, Board, Line};
 use rppal::gpio::{Gpio, InputPin, Level, OutputPin, Trigger};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Edges that may wait to be read.
 const QUEUE: usize = 256;
 
+/// Pins by name; true if the low level is the active one.
+type Outputs = BTreeMap<LineName, (OutputPin, bool)>;
+
+fn make_safe(outputs: &Mutex<Outputs>) {
+    for (pin, low) in lock(outputs).values_mut() {
+        pin.write(if *low { Level::High } else { Level::Low });
+    }
+}
+
+fn lock(outputs: &Mutex<Outputs>) -> MutexGuard<'_, Outputs> {
+    outputs.lock().expect("writing a register does not panic")
+}
+
 /// The lines of a Raspberry Pi.
 pub struct RppalLines {
     specs: Vec<LineSpec>,
     inputs: BTreeMap<LineName, (InputPin, bool)>,
-    outputs: BTreeMap<LineName, (OutputPin, bool)>,
+    outputs: Arc<Mutex<Outputs>>,
     edges: Receiver<Edge>,
     gaps: GapFinder,
 }
@@ -38,7 +52,7 @@ impl RppalLines {
         wake: impl Fn() + Send + Clone + 'static,
     ) -> Result<Self, GpioError> {
         let (sender, edges) = sync_channel(QUEUE);
-        let (mut inputs, mut outputs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut inputs, mut outputs) = (BTreeMap::new(), Outputs::new());
         let lines = board.lines.iter().filter(|l| wanted.iter().any(|w| w.name == l.name));
         for line in lines {
             let gpio = Gpio::new().map_err(|e| failed(line, e))?;
@@ -71,6 +85,7 @@ impl RppalLines {
                 }
             }
         }
+        let outputs = Arc::new(Mutex::new(outputs));
         Ok(RppalLines { specs: wanted.to_vec(), inputs, outputs, edges, gaps: GapFinder::default() })
     }
 }
@@ -88,20 +103,28 @@ impl Lines for RppalLines {
 
     fn level(&self, line: &LineName) -> Result<bool, GpioError> {
         let input = self.inputs.get(line).map(|(pin, low)| pin.is_low() == *low);
-        let output = || self.outputs.get(line).map(|(pin, low)| pin.is_set_low() == *low);
+        let output = || lock(&self.outputs).get(line).map(|(pin, low)| pin.is_set_low() == *low);
         input.or_else(output).ok_or_else(|| GpioError::Unknown(line.clone()))
     }
 
     fn set(&mut self, line: &LineName, active: bool) -> Result<(), GpioError> {
-        let (pin, low) = self.outputs.get_mut(line).ok_or_else(|| GpioError::NotAnOutput(line.clone()))?;
+        let mut outputs = lock(&self.outputs);
+        let (pin, low) = outputs.get_mut(line).ok_or_else(|| GpioError::NotAnOutput(line.clone()))?;
         pin.write(if active == *low { Level::Low } else { Level::High });
         Ok(())
     }
 
     fn safe(&mut self) {
-        for (pin, low) in self.outputs.values_mut() {
-            pin.write(if *low { Level::High } else { Level::Low });
-        }
+        make_safe(&self.outputs);
+    }
+
+    fn safety(&self) -> Safety {
+        let outputs = self.outputs.clone();
+        Arc::new(move || make_safe(&outputs))
+    }
+
+    fn fault(&self) -> Option<String> {
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 //! It behaves as the kernel does where it matters: one bounded queue for the board, the oldest edge
 //! lost first, and sequence numbers that show it.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety};
 use crate::base::{LineName, Mono};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -114,6 +114,14 @@ impl SimBoard {
         self.lock().waker = Some(Arc::from(waker));
     }
 
+    fn make_safe(&self) {
+        for pin in &mut self.lock().pins {
+            if pin.spec.direction == Direction::Output {
+                pin.active = false;
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics while holding it")
     }
@@ -152,11 +160,16 @@ impl Lines for SimLines {
     }
 
     fn safe(&mut self) {
-        for pin in &mut self.board.lock().pins {
-            if pin.spec.direction == Direction::Output {
-                pin.active = false;
-            }
-        }
+        self.board.make_safe();
+    }
+
+    fn safety(&self) -> Safety {
+        let board = self.board.clone();
+        Arc::new(move || board.make_safe())
+    }
+
+    fn fault(&self) -> Option<String> {
+        None
     }
 }
 
