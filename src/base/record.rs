@@ -118,16 +118,31 @@ actions! {
     SystemConfigReloaded = "system.config_reloaded",
     /// The configuration file was read again and refused; `detail` says why. Nothing of it was taken.
     SystemConfigRefused = "system.config_refused",
-    /// Records were lost because the queue or the disk was full.
+    /// The gateway had not stopped in good order before: the process ended, or the power. `detail` names the last record.
+    SystemCrashFound = "system.crash_found",
+    /// The wall clock was set; `detail` says by how much (F17).
+    SystemClockStep = "system.clock_step",
+    /// Records were lost because the queue or the disk was full; `detail` says how many and of which time.
     SystemAuditLost = "system.audit_lost",
+    /// A damaged audit was set aside and a new one started; `detail` names the file.
+    SystemAuditSetAside = "system.audit_set_aside",
+    /// The newest part of the audit is not what was written; `detail` says which record is the first.
+    SystemAuditBroken = "system.audit_broken",
+    /// Retention has taken the oldest records away; `detail` says which.
+    SystemAuditPruned = "system.audit_pruned",
 }
 
 impl Action {
     /// True for what has to be on disk within 100 ms of the decision: emergency and pre-emption.
     #[must_use]
     pub fn is_urgent(self) -> bool {
-        let name = self.as_str();
-        name.starts_with("emergency_broadcast.") || name.starts_with("priority_ptt.")
+        self.is_emergency() || self.as_str().starts_with("priority_ptt.")
+    }
+
+    /// True for every step of an emergency broadcast.
+    #[must_use]
+    pub fn is_emergency(self) -> bool {
+        self.as_str().starts_with("emergency_broadcast.")
     }
 }
 

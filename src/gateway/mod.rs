@@ -188,7 +188,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             tracing::debug!("the gateway is stopping");
         }
     });
-    events.try_send(Event::Part { part: "audit".into(), why: audit.health().failing }).ok();
+    let audit::Health { failing, broken, .. } = audit.health();
+    let broken = broken.map(|why| format!("its chain is broken: {why}; see it with: crosspatch audit verify"));
+    events.try_send(Event::Part { part: "audit".into(), why: failing.or(broken) }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
