@@ -1,9 +1,9 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
+mod audit;
 mod client;
 mod people;
 
-use crate::audit;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
@@ -50,27 +50,8 @@ enum Command {
     Ban(people::BanArgs),
     /// Has the running gateway read its configuration file again: channels, limits and times.
     Reload(people::ReloadArgs),
-    /// Reads the audit.
-    Audit {
-        #[command(subcommand)]
-        command: AuditCommand,
-    },
-}
-
-#[derive(Subcommand)]
-enum AuditCommand {
-    /// Prints the newest records, then follows with --follow.
-    Tail {
-        /// The gateway's state directory.
-        #[arg(long, default_value = "state")]
-        state_dir: PathBuf,
-        /// How many records.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        lines: usize,
-        /// Goes on with new records.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    /// Reads, exports and verifies the audit.
+    Audit(audit::AuditArgs),
 }
 
 #[derive(Args)]
@@ -163,7 +144,7 @@ pub fn main() -> ExitCode {
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
-        Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
+        Command::Audit(args) => audit::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -229,22 +210,4 @@ fn print_token(token: &Token) -> anyhow::Result<()> {
     };
     println!("{}", tokens.sign(&identity, unix_ms_now() / 1000 + token.expires.as_secs())?);
     Ok(())
-}
-
-fn tail(state_dir: &std::path::Path, lines: usize, follow: bool) -> anyhow::Result<()> {
-    let path = state_dir.join("audit.sqlite");
-    let mut after = 0;
-    let mut rows = audit::tail(&path, after, usize::MAX)?;
-    rows.drain(..rows.len().saturating_sub(lines));
-    loop {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-            after = row.seq;
-        }
-        if !follow {
-            return Ok(());
-        }
-        std::thread::park_timeout(Duration::from_millis(500));
-        rows = audit::tail(&path, after, 1000)?;
-    }
 }

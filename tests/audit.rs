@@ -238,3 +238,95 @@ fn a_file_of_the_first_schema_is_brought_to_the_new_one_with_all_its_records() {
     file.tamper("UPDATE audit SET actor = 'x' WHERE seq = 3");
     assert_eq!(file.broken().unwrap().0, 3);
 }
+
+fn crosspatch(file: &File, arguments: &[&str]) -> (i32, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_crosspatch"));
+    let done = command.args(["audit", "--state-dir"]).arg(file.dir.path()).args(arguments).output().unwrap();
+    let text = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    (done.status.code().unwrap(), text)
+}
+
+#[test]
+fn the_command_finds_records_by_time_channel_person_and_kind() {
+    let file = File::of(5);
+    let (audit, thread) = file.open();
+    let emergency = Record::new(Action::EmergencyStart).by(&"d1".into(), "Dana", Role::Dispatch);
+    audit.write(at(emergency.to(&"u1".into()), 10));
+    audit.write(at(Record::new(Action::EmergencyStop).by(&"d1".into(), "Dana", Role::Dispatch), 11));
+    file.close(&audit, thread, 12);
+    let count = |arguments: &[&str]| {
+        let (code, text) = crosspatch(&file, &[&["query", "--format", "jsonl"], arguments].concat());
+        assert_eq!(code, 0, "{text}");
+        text.lines().count()
+    };
+    assert_eq!(count(&[]), 9);
+    assert_eq!(count(&["--channel", "ops"]), 5);
+    assert_eq!(count(&["--person", "u1"]), 6);
+    assert_eq!(count(&["--person", "Dana"]), 2);
+    assert_eq!(count(&["--kind", "emergency_broadcast"]), 2);
+    assert_eq!(count(&["--kind", "emergency"]), 0, "a part of a word is no kind");
+    assert_eq!(count(&["--kind", "ptt,emergency_broadcast.stop"]), 6);
+    assert_eq!(count(&["--burst", "b3"]), 1);
+    assert_eq!(count(&["--from", "2025-12-29T12:00:02", "--until", "2025-12-29 12:00:04"]), 2);
+    assert_eq!(count(&["--newest", "2"]), 2);
+    let (_, table) = crosspatch(&file, &["query", "--kind", "emergency_broadcast.start"]);
+    assert!(table.contains("2025-12-29T12:00:10.000Z") && table.contains("Dana"), "{table}");
+    let (_, csv) = crosspatch(&file, &["query", "--format", "csv", "--newest", "1"]);
+    assert!(csv.lines().nth(1).unwrap().starts_with("9,2025-12-29T12:00:12.000Z,"), "{csv}");
+    let (_, tail) = crosspatch(&file, &["tail", "-n", "1"]);
+    assert!(tail.contains("system.stop"), "{tail}");
+}
+
+#[test]
+fn an_export_of_a_time_proves_itself_and_any_change_of_it_is_found() {
+    let file = File::of(1500);
+    let out = file.dir.path().join("export.jsonl");
+    let path = out.to_str().unwrap();
+    let wanted = ["export", "--from", "2025-12-29T12:10", "--until", "2025-12-29T12:11", "-o", path];
+    let (code, text) = crosspatch(&file, &wanted);
+    assert_eq!(code, 0, "{text}");
+    let (code, checkpoint) = crosspatch(&file, &["checkpoint"]);
+    assert_eq!(code, 0);
+    let key = serde_json::from_str::<Checkpoint>(checkpoint.trim()).unwrap().public_key.unwrap();
+    let verify = |key: &str| crosspatch(&file, &["verify", "--export", path, "--key", key]);
+    let (code, text) = verify(&key);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("records 600 to "), "{text}");
+    let (code, text) = verify(&"0".repeat(64));
+    assert_eq!(code, 65);
+    assert!(text.contains("unknown key"), "{text}");
+
+    let lines: Vec<String> = std::fs::read_to_string(&out).unwrap().lines().map(str::to_owned).collect();
+    let mut without = lines.clone();
+    without.remove(10);
+    let mut changed = lines.clone();
+    changed[10] = changed[10].replace("\"u1\"", "\"u2\"");
+    let mut cut = lines.clone();
+    cut.truncate(50);
+    let mut swapped = lines;
+    swapped.swap(10, 11);
+    for (what, lines, seq) in
+        [("deleted", without, 609), ("changed", changed, 609), ("cut", cut, 649), ("swapped", swapped, 609)]
+    {
+        std::fs::write(&out, lines.join("\n")).unwrap();
+        let (code, text) = verify(&key);
+        assert_eq!(code, 65, "{what}: {text}");
+        assert!(text.contains(&format!("broken at record {seq}:")), "{what}: {text}");
+    }
+}
+
+#[test]
+fn the_command_names_the_first_broken_record() {
+    let file = File::of(5);
+    assert_eq!(crosspatch(&file, &["verify"]).0, 0);
+    let kept = file.dir.path().join("kept");
+    std::fs::write(&kept, crosspatch(&file, &["checkpoint"]).1).unwrap();
+    file.tamper("DELETE FROM audit WHERE seq > 4; DELETE FROM checkpoint");
+    std::fs::remove_file(file.dir.path().join("audit.sqlite-head")).unwrap();
+    let (code, text) = crosspatch(&file, &["verify"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("note: "), "{text}");
+    let (code, text) = crosspatch(&file, &["verify", "--checkpoints", kept.to_str().unwrap()]);
+    assert_eq!(code, 65);
+    assert!(text.contains("broken at record 5:"), "{text}");
+}

@@ -10,7 +10,9 @@
 
 mod anchor;
 mod chain;
+mod export;
 mod memory;
+mod query;
 mod schema;
 mod store;
 mod verify;
@@ -24,6 +26,8 @@ use std::thread::JoinHandle;
 
 pub use anchor::{Checkpoint, newest_checkpoint, public_key_beside};
 pub use chain::Digest;
+pub use export::{export, verify_export};
+pub use query::{Filter, query};
 pub use schema::{Row, iso_8601};
 pub use store::{last_wall_ms, tail};
 pub use verify::{Broken, Trust, Verdict, verify};
@@ -71,6 +75,18 @@ pub enum AuditError {
     NoCheckpoint {
         /// Its file.
         path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An export cannot be written or read.
+    #[error("the export failed: {source}; check that there is room and that it may be read")]
+    Export {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is no export.
+    #[error("this is no export of an audit: {why}; make one with: crosspatch audit export")]
+    NoExport {
         /// What is wrong with it.
         why: String,
     },

@@ -5,7 +5,7 @@ use super::chain::{self, Digest};
 use crate::base::Role;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Statement, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One step a version; a file of version n (SQLite's `user_version`) is brought on by those from place n.
@@ -98,7 +98,7 @@ pub(super) const SELECT_LAST_WALL_MS: &str = "
 const DETAIL: usize = 13;
 
 /// One stored record.
-#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Its number; only grows.
     pub seq: i64,

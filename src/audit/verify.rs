@@ -31,7 +31,7 @@ pub struct Broken {
 }
 
 /// What verification found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// The first record of the file; 0 if there is none.
@@ -51,20 +51,20 @@ pub struct Verdict {
 }
 
 /// Walks a chain record by record.
-struct Walk {
-    last: Last,
+pub(super) struct Walk {
+    pub(super) last: Last,
     first_seq: i64,
     /// What the chain has to be after a record, and who says so.
     expected: BTreeMap<i64, Vec<(String, String)>>,
-    broken: Option<Broken>,
+    pub(super) broken: Option<Broken>,
 }
 
 impl Walk {
-    fn new(from: Last) -> Self {
+    pub(super) fn new(from: Last) -> Self {
         Walk { first_seq: 0, last: from, expected: BTreeMap::new(), broken: None }
     }
 
-    fn fail(&mut self, seq: i64, why: String) {
+    pub(super) fn fail(&mut self, seq: i64, why: String) {
         self.broken.get_or_insert(Broken { seq, why });
     }
 
@@ -74,7 +74,7 @@ impl Walk {
     }
 
     /// Takes the next record; false when the first fault is found.
-    fn step(&mut self, row: &Row, as_written: bool) -> bool {
+    pub(super) fn step(&mut self, row: &Row, as_written: bool) -> bool {
         let (seq, due) = (row.seq, self.last.seq + 1);
         if self.first_seq == 0 {
             self.first_seq = seq;
@@ -107,12 +107,43 @@ impl Walk {
         true
     }
 
-    /// Nothing follows: whoever vouches for later records vouches for missing ones.
-    fn end(&mut self) {
-        if let Some((seq, said)) = self.expected.last_key_value().filter(|(seq, _)| **seq > self.last.seq) {
+    /// Nothing follows: whoever vouches for later records vouches for missing ones. `at_fault` is a checkpoint that is
+    /// itself at fault, which stands unless a record before it is.
+    pub(super) fn finish(mut self, verdict: Verdict, at_fault: Option<Broken>) -> Verdict {
+        let missing = self.expected.last_key_value().filter(|(seq, _)| **seq > self.last.seq && self.broken.is_none());
+        if let Some((seq, said)) = missing {
             let (due, whose) = (self.last.seq + 1, said.first().map_or_else(String::new, |(_, whose)| whose.clone()));
             self.fail(due, format!("the last records, {due} to {seq}, are missing: {whose} knows them"));
         }
+        let at_fault = at_fault.filter(|own| self.broken.as_ref().is_none_or(|found| own.seq <= found.seq));
+        Verdict {
+            first_seq: self.first_seq,
+            last_seq: self.last.seq,
+            last_hash: self.last.hash.to_string(),
+            broken: at_fault.or(self.broken),
+            ..verdict
+        }
+    }
+}
+
+/// Has a checkpoint judge the walk, if it can be trusted itself.
+pub(super) fn take_checkpoint(
+    walk: &mut Walk,
+    verdict: &mut Verdict,
+    checkpoint: &Checkpoint,
+    whose: &str,
+    keys: &[String],
+) {
+    if let Err(why) = check_signature(checkpoint, keys) {
+        let seq = checkpoint.seq;
+        walk.fail(seq, format!("{whose} of record {seq} cannot be trusted: {why}"));
+    }
+    verdict.checkpoints += 1;
+    if let Some(key) = checkpoint.public_key.as_ref().filter(|key| !verdict.keys.contains(key)) {
+        verdict.keys.push(key.clone());
+    }
+    if checkpoint.seq > walk.last.seq {
+        walk.expect(checkpoint, whose);
     }
 }
 
@@ -130,63 +161,37 @@ pub fn verify(path: &Path, trust: &Trust) -> Result<Verdict, AuditError> {
         }
         let db = db.unchecked_transaction()?; // one view of all, while the gateway goes on writing
         let mut walk = Walk::new(store::pruned(&db)?.unwrap_or(Last { seq: 0, hash: Digest::ZERO }));
-        let start = walk.last.seq;
-        let mut verdict = Verdict { notes: Vec::new(), ..unchained() };
-        let mut own = trust.keys.clone();
-        own.extend(anchor::public_key_beside(path));
-        let mut take = |walk: &mut Walk, checkpoint: &Checkpoint, whose: &str| {
-            if let Err(why) = check_signature(checkpoint, &own) {
-                let seq = checkpoint.seq;
-                walk.fail(seq, format!("{whose} of record {seq} cannot be trusted: {why}"));
-            }
-            verdict.checkpoints += 1;
-            verdict.keys.extend(checkpoint.public_key.clone());
-            if checkpoint.seq > start {
-                walk.expect(checkpoint, whose);
-            }
-        };
+        let mut verdict = Verdict::default();
+        let mut keys = trust.keys.clone();
+        keys.extend(anchor::public_key_beside(path));
         for checkpoint in checkpoints(&db)? {
-            take(&mut walk, &checkpoint, "the file's own checkpoint");
+            take_checkpoint(&mut walk, &mut verdict, &checkpoint, "the file's own checkpoint", &keys);
         }
         match &head {
-            Ok(head) => take(&mut walk, head, "the checkpoint beside the file"),
+            Ok(head) => take_checkpoint(&mut walk, &mut verdict, head, "the checkpoint beside the file", &keys),
             Err(why) => verdict.notes.push(format!(
                 "{} cannot be read ({why}), so that records missing at the end are found only by a checkpoint kept elsewhere",
                 anchor::head_path(path).display()
             )),
         }
         for checkpoint in &trust.kept {
-            if checkpoint.seq < start {
+            if checkpoint.seq < walk.last.seq {
                 verdict
                     .notes
                     .push(format!("record {} of a kept checkpoint was taken away by retention", checkpoint.seq));
             }
-            take(&mut walk, checkpoint, "a checkpoint kept elsewhere");
+            take_checkpoint(&mut walk, &mut verdict, checkpoint, "a checkpoint kept elsewhere", &keys);
         }
-        verdict.keys.sort();
-        verdict.keys.dedup();
+        let at_fault = walk.broken.take();
         walk_all(&db, &mut walk)?;
-        Ok(Verdict {
-            first_seq: walk.first_seq,
-            last_seq: walk.last.seq,
-            last_hash: walk.last.hash.to_string(),
-            broken: walk.broken,
-            ..verdict
-        })
+        Ok(walk.finish(verdict, at_fault))
     };
     read().map_err(|source| AuditError::Store { path: path.to_owned(), source })
 }
 
 fn unchained() -> Verdict {
-    Verdict {
-        first_seq: 0,
-        last_seq: 0,
-        last_hash: Digest::ZERO.to_string(),
-        checkpoints: 0,
-        keys: Vec::new(),
-        notes: vec!["the file is of schema 1 and has no chain yet; the gateway makes one at its next start".into()],
-        broken: None,
-    }
+    let note = "the file is of schema 1 and has no chain yet; the gateway makes one at its next start";
+    Verdict { notes: vec![note.into()], ..Verdict::default() }
 }
 
 fn check_signature(checkpoint: &Checkpoint, keys: &[String]) -> Result<(), String> {
@@ -201,33 +206,24 @@ fn check_signature(checkpoint: &Checkpoint, keys: &[String]) -> Result<(), Strin
 
 /// Follows the chain until its end or its first fault.
 fn walk_all(db: &Connection, walk: &mut Walk) -> rusqlite::Result<()> {
-    // A fault that a checkpoint has of itself stands only if no record is at fault before it.
-    let own = walk.broken.take();
     let mut statement = db.prepare(&schema::select("WHERE seq > ? ORDER BY seq"))?;
     let mut rows = statement.query([walk.last.seq])?;
-    let mut whole = true;
-    while whole && let Some(row) = rows.next()? {
+    while let Some(row) = rows.next()? {
         let seq = walk.last.seq + 1;
-        match Row::read(row).and_then(|read| Ok((row_is_spelt(&read, row)?, read))) {
-            Ok((as_written, row)) => whole = walk.step(&row, as_written),
+        match Row::read(row).and_then(|read| Ok((read.is_spelt_as_written(row)?, read))) {
+            Ok((as_written, row)) => {
+                if !walk.step(&row, as_written) {
+                    break;
+                }
+            }
             Err(error) if store::is_damage(&error) => return Err(error),
             Err(error) => {
                 walk.fail(seq, format!("record {seq} cannot be read: {error}"));
-                whole = false;
+                break;
             }
         }
     }
-    if whole {
-        walk.end();
-    }
-    if let Some(own) = own.filter(|own| walk.broken.as_ref().is_none_or(|found| own.seq <= found.seq)) {
-        walk.broken = Some(own);
-    }
     Ok(())
-}
-
-fn row_is_spelt(read: &Row, row: &rusqlite::Row<'_>) -> rusqlite::Result<bool> {
-    read.is_spelt_as_written(row)
 }
 
 /// The checkpoints in the file, oldest first.
@@ -264,5 +260,5 @@ pub(super) fn newest(db: &Connection, path: &Path) -> rusqlite::Result<Option<St
         }
     }
     walk_all(db, &mut walk)?;
-    Ok(walk.broken.map(|broken| broken.why))
+    Ok(walk.finish(Verdict::default(), None).broken.map(|broken| broken.why))
 }
