@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "native/mod.rs"]
+mod native;
+
+use anyhow::Result;
 use crosspatch::audit::{self, Audit, AuditThread, Checkpoint, Stamped, Trust};
 use crosspatch::base::{Action, BurstId, Mono, Record, Role, WallStamp};
+use native::gateway::Gateway;
+use native::signaling::Signaling;
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const NOON_MS: u64 = 1_767_009_600_000;
@@ -329,4 +336,35 @@ fn the_command_names_the_first_broken_record() {
     let (code, text) = crosspatch(&file, &["verify", "--checkpoints", kept.to_str().unwrap()]);
     assert_eq!(code, 65);
     assert!(text.contains("broken at record 5:"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admin_and_dispatch_read_the_audit_over_http_and_nobody_else() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    let mut anna = Signaling::connect(&gateway, &gateway.token("anna", "general", "ops")?).await?;
+    for kind in ["join-channel", "ptt-start", "ptt-stop"] {
+        anna.ask(kind, json!({ "channelId": "ops" })).await?;
+    }
+    gateway.audited("action = 'ptt.stop'").await?;
+    for role in ["admin", "dispatch"] {
+        let token = gateway.token(role, role, "ops")?;
+        let (status, answer) = gateway.call(&token, "GET /api/audit?kind=ptt&person=anna&channel=ops", "").await?;
+        assert_eq!(status, 200, "{answer}");
+        let actions: Vec<_> = answer["records"].as_array().unwrap().iter().map(|row| row["action"].clone()).collect();
+        assert_eq!(actions, ["ptt.start", "ptt.stop"]);
+        let (status, verdict) = gateway.call(&token, "GET /api/audit/verify", "").await?;
+        assert_eq!((status, &verdict["broken"]), (200, &Value::Null), "{verdict}");
+        let (status, checkpoint) = gateway.call(&token, "GET /api/audit/checkpoint", "").await?;
+        assert_eq!(status, 200);
+        assert!(serde_json::from_value::<Checkpoint>(checkpoint)?.is_signed());
+        assert_eq!(gateway.call(&token, "GET /api/audit/export?from=2020", "").await?.0, 200);
+    }
+    let general = gateway.token("anna", "general", "ops")?;
+    for path in ["", "/export", "/verify", "/checkpoint"] {
+        let what = format!("GET /api/audit{path}");
+        assert_eq!(gateway.call(&general, &what, "").await?.0, 403, "{what}");
+        assert_eq!(gateway.call("", &what, "").await?.0, 401, "{what}");
+    }
+    gateway.audited("action = 'permission.denied' AND cause = 'not-dispatch' AND actor = 'anna'").await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod chain;
 mod export;
 mod memory;
 mod query;
+mod retention;
 mod schema;
 mod store;
 mod verify;
@@ -28,6 +29,7 @@ pub use anchor::{Checkpoint, newest_checkpoint, public_key_beside};
 pub use chain::Digest;
 pub use export::{export, verify_export};
 pub use query::{Filter, query};
+pub use retention::Retention;
 pub use schema::{Row, iso_8601};
 pub use store::{last_wall_ms, tail};
 pub use verify::{Broken, Trust, Verdict, verify};
@@ -122,6 +124,8 @@ enum Message {
     Write(Box<Stamped>),
     /// Commit, then say whether everything is on disk.
     Flush(SyncSender<bool>),
+    /// Keep so much from now on.
+    Retain(Retention),
     Finish,
 }
 
@@ -129,7 +133,7 @@ impl Message {
     fn is_emergency(&self) -> bool {
         match self {
             Message::Write(stamped) => stamped.record.action.is_emergency(),
-            Message::Flush(_) | Message::Finish => false,
+            Message::Flush(_) | Message::Retain(_) | Message::Finish => false,
         }
     }
 }
@@ -254,6 +258,14 @@ impl Audit {
             Ok(false) => Err(AuditError::NotOnDisk),
             Err(_) => Err(AuditError::Closed),
         }
+    }
+
+    /// Keeps so much from now on; without this everything. Waits for room in the queue.
+    ///
+    /// # Errors
+    /// [`AuditError::Closed`] after the end.
+    pub fn retain(&self, retention: Retention) -> Result<(), AuditError> {
+        self.queue_sender.send(Message::Retain(retention)).map_err(|_| AuditError::Closed)
     }
 
     /// Records lost since the start.

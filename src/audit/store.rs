@@ -87,11 +87,37 @@ impl Store {
         Ok(rows.into_iter().next().filter(|_| !stopped).map(Box::new))
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    pub(super) fn last_seq(&self) -> i64 {
+        self.last.seq
+    }
+
+    pub(super) fn failed(&self, source: rusqlite::Error) -> AuditError {
+        AuditError::Store { path: self.path.clone(), source }
+    }
+
     /// Stores all of the records or none.
     pub(super) fn append<'a>(
         &mut self,
         boot_id: &str,
         records: impl Iterator<Item = &'a Stamped>,
+    ) -> Result<(), AuditError> {
+        self.append_and(boot_id, records, |_| Ok(()))
+    }
+
+    /// The same, with something done in the same transaction.
+    pub(super) fn append_and<'a>(
+        &mut self,
+        boot_id: &str,
+        records: impl Iterator<Item = &'a Stamped>,
+        also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), AuditError> {
         let mut last = self.last.clone();
         let (made_for, made_at) = self.checkpoint;
@@ -117,6 +143,7 @@ impl Store {
             if due {
                 keep(&transaction, &Checkpoint::new(last.seq, last.hash, &utc, cause, self.key.as_ref()))?;
             }
+            also(&transaction)?;
             transaction.commit()?;
             Ok(Some((head, due)))
         };
@@ -134,7 +161,7 @@ impl Store {
 }
 
 /// Adds a checkpoint to the file.
-fn keep(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+pub(super) fn keep(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
     let Checkpoint { seq, hash, utc, cause, public_key, signature } = checkpoint;
     let insert = "INSERT INTO checkpoint (seq, hash, utc, cause, public_key, signature) VALUES (?, ?, ?, ?, ?, ?)";
     transaction.execute(insert, params![seq, hash, utc, cause, public_key, signature]).map(drop)

@@ -209,3 +209,61 @@ fn an_end_without_a_stop_is_found_at_the_next_start() {
         crashes.map(|row| (row.seq, row.cause.as_deref().unwrap(), row.detail["lastSeq"].clone())).collect();
     assert_eq!(seen, [(2, "process-ended", json!(1)), (4, "power-or-reboot", json!(3))]);
 }
+
+fn second(n: u64) -> Stamped {
+    let wall = WallStamp { unix_ms: 1_700_000_000_000 + 1000 * n, synchronised: true };
+    Stamped { wall, ..grant(n) }
+}
+
+#[test]
+fn old_records_go_in_steps_and_the_chain_stays_whole() {
+    let (_dir, path) = file();
+    let mut store = store::Store::open(&path).unwrap();
+    let records: Vec<_> = (1..=2500).map(second).collect();
+    store.append("boot", records.iter()).unwrap();
+    let wall = |n: u64, synchronised| WallStamp { synchronised, ..second(n).wall };
+    let retention = Retention { age: std::time::Duration::from_secs(600), bytes: u64::MAX };
+
+    assert!(!store.prune("boot", &retention, wall(90_000, false)).unwrap(), "the clock may be wrong");
+    let steps = std::iter::from_fn(|| store.prune("boot", &retention, wall(2500, true)).unwrap().then_some(()));
+    assert_eq!(steps.count(), 2);
+    let rows = tail(&path, 0, 5000).unwrap();
+    assert_eq!(rows[0].seq, 1900);
+    let told: Vec<_> =
+        rows.iter().filter(|row| row.action == "system.audit_pruned").map(|row| row.detail.clone()).collect();
+    assert_eq!((&told[0]["toSeq"], &told[1]["fromSeq"], &told[1]["toSeq"]), (&json!(1000), &json!(1001), &json!(1899)));
+    assert_eq!(rows.last().unwrap().cause.as_deref(), Some("age"));
+    let verdict = verify(&path, &Trust::default()).unwrap();
+    assert_eq!((verdict.broken, verdict.first_seq, verdict.last_seq), (None, 1900, 2502));
+
+    let (_audit, thread) = open(&path, "boot").unwrap();
+    thread.finish();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let refused = db.execute("DELETE FROM audit WHERE seq <= 1901", ()).unwrap_err().to_string();
+    assert!(refused.contains("append-only"), "{refused}");
+    db.execute_batch("DROP TRIGGER audit_no_delete; DELETE FROM audit WHERE seq <= 1901").unwrap();
+    assert_eq!(verify(&path, &Trust::default()).unwrap().broken.unwrap().seq, 1900);
+}
+
+#[test]
+fn a_file_that_is_too_large_loses_its_oldest_records_and_never_its_last() {
+    let (_dir, path) = file();
+    let (audit, thread) = open(&path, "boot").unwrap();
+    (1..=3000).for_each(|n| audit.write(second(n)));
+    audit.flush().unwrap();
+    let limit = 200_000_i64;
+    audit.retain(Retention { age: std::time::Duration::MAX, bytes: limit.unsigned_abs() }).unwrap();
+    let in_use = || {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")
+    };
+    assert!(in_use() > 2 * limit, "{}", in_use());
+    while in_use() > limit {
+        std::thread::yield_now();
+    }
+    thread.finish();
+    let verdict = verify(&path, &Trust::default()).unwrap();
+    assert_eq!(verdict.broken, None);
+    assert!(verdict.first_seq > 1000 && verdict.last_seq > 3000, "{verdict:?}");
+}

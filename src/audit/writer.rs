@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::schema::iso_8601;
 use super::store::{Opened, Store, is_damage};
-use super::{AuditError, Lost, Message, Shared, Stamped, lock};
+use super::{AuditError, Lost, Message, Retention, Shared, Stamped, lock};
 use crate::base::{Action, Mono, Record, WallStamp, clock};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 pub(super) const GROUP_DELAY: Duration = Duration::from_millis(300);
 /// How long a failing disk is left alone.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How often the oldest records are looked at, and how long the disk is left alone between two steps.
+const PRUNE_PERIOD: Duration = Duration::from_secs(600);
+const PRUNE_PAUSE: Duration = Duration::from_millis(200);
 /// How many records are kept in memory while the disk fails.
 pub(super) const HELD_RECORDS: usize = 50_000;
 
@@ -35,6 +38,8 @@ pub(super) struct Writer {
     flushes: Vec<SyncSender<bool>>,
     /// When to commit; nothing while there is nothing to commit.
     due: Option<Instant>,
+    /// How much is kept, and when to look again.
+    retention: Option<(Retention, Instant)>,
     finished: bool,
 }
 
@@ -51,6 +56,7 @@ impl Writer {
             held: Memory::new(HELD_RECORDS),
             flushes: Vec::new(),
             due: None,
+            retention: None,
             finished: false,
         };
         match writer.reopen() {
@@ -64,7 +70,8 @@ impl Writer {
     /// Writes until told to finish, or until nobody is left to write for.
     pub(super) fn run(mut self, queue_receiver: &Receiver<Message>) {
         while !self.finished {
-            let message = match self.due {
+            let prune_at = self.retention.map(|(_, at)| at);
+            let message = match self.due.into_iter().chain(prune_at).min() {
                 Some(due) => queue_receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
                 None => queue_receiver.recv().map_err(RecvTimeoutError::from),
             };
@@ -78,6 +85,8 @@ impl Writer {
                     self.take(message, Instant::now());
                 }
                 self.commit();
+            } else {
+                self.prune(Instant::now());
             }
         }
         if self.held.len() > 0 {
@@ -104,7 +113,23 @@ impl Writer {
                 self.flushes.push(ack_sender);
                 self.due = Some(now);
             }
+            Message::Retain(retention) => self.retention = Some((retention, now)),
             Message::Finish => self.finish(now),
+        }
+    }
+
+    /// Takes away some of the oldest records if it is time; what there is to store goes first.
+    fn prune(&mut self, now: Instant) {
+        let Some((retention, _)) = self.retention.filter(|(_, at)| *at <= now) else { return };
+        let Some(store) = &mut self.store else {
+            self.retention = Some((retention, now + PRUNE_PERIOD));
+            return;
+        };
+        let pruned = store.prune(&self.boot_id, &retention, clock::wall_now(0));
+        let pause = if matches!(pruned, Ok(true)) { PRUNE_PAUSE } else { PRUNE_PERIOD };
+        self.retention = Some((retention, now + pause));
+        if let Err(error) = pruned {
+            self.failed(&error);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
+use super::keeping;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings, Tuning};
@@ -42,6 +43,9 @@ pub struct Config {
     /// Where media comes in.
     #[serde(default)]
     pub media: Media,
+    /// How long records are kept.
+    #[serde(default)]
+    pub audit: keeping::Audit,
 }
 
 /// `[tls]`
@@ -445,6 +449,7 @@ impl Config {
             }
         }
         self.tls.check(&mut wrong);
+        self.audit.check(&mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {

@@ -3,10 +3,12 @@
 //! The only room that knows all others. It decides nothing about floors.
 
 pub mod api;
+pub mod audit_api;
 pub mod config;
 pub mod control_loop;
 pub mod endpoint;
 pub mod executor;
+pub mod keeping;
 pub mod limits;
 pub mod media;
 pub mod people_api;
@@ -138,6 +140,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
     let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
+    audit.retain(config.audit.retention())?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {
@@ -223,7 +226,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .route("/ws", axum::routing::get(crate::net::socket::upgrade))
         .with_state(sockets)
         .merge(api::routes(api))
-        .merge(people_api::routes(people_api))
+        .merge(people_api::routes(people_api.clone()))
+        .merge(audit_api::routes(audit_api::AuditApi { people: people_api, file: Arc::new(audit_path) }))
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];

@@ -1,0 +1,55 @@
+//! `[audit]` and `[recorder]`: what is kept of what happened, and for how long.
+
+use crate::audit::Retention;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The shortest and longest that anything is kept, in days.
+const DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
+/// The least and most that anything may take, in megabytes.
+const MEGABYTES: std::ops::RangeInclusive<u64> = 16..=1_000_000;
+
+/// `[audit]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// 1–3650 days; older records go. Nothing goes by its age while the clock is not synchronised.
+    pub keep_days: u64,
+    /// 16–1,000,000 MB; beyond it the oldest records go.
+    pub keep_mb: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit { keep_days: 365, keep_mb: 1024 }
+    }
+}
+
+impl Audit {
+    /// What the audit is told.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { age: days(self.keep_days), bytes: bytes(self.keep_mb) }
+    }
+
+    /// Tells what is wrong.
+    pub(super) fn check(&self, wrong: &mut impl FnMut(Option<&str>, String)) {
+        check("[audit]", self.keep_days, self.keep_mb, wrong);
+    }
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 86_400)
+}
+
+fn bytes(megabytes: u64) -> u64 {
+    megabytes * 1_000_000
+}
+
+fn check(table: &str, keep_days: u64, keep_mb: u64, wrong: &mut impl FnMut(Option<&str>, String)) {
+    for (key, value, range) in [("keep_days", keep_days, DAYS), ("keep_mb", keep_mb, MEGABYTES)] {
+        if !range.contains(&value) {
+            wrong(None, format!("{key} of {table} is {value}; use {} to {}", range.start(), range.end()));
+        }
+    }
+}
