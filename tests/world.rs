@@ -211,13 +211,19 @@ impl World {
         open
     }
 
-    /// The audit's actions after row `seq`, read back from the file.
+    /// What the core had to say after row `seq`, read back from the file.
     fn audited(&self, after: i64) -> Vec<String> {
-        self.audit.flush().unwrap();
-        let rows = audit::tail(&self.audit_file, after, 1000).unwrap();
-        rows.into_iter()
+        let own = |row: &audit::Row| row.action.starts_with("gpio.") || row.action.ends_with(".measured");
+        self.rows(after)
+            .into_iter()
+            .filter(|row| !own(row))
             .map(|r| [Some(r.action), r.actor, r.channel, r.cause].into_iter().flatten().collect::<Vec<_>>().join(" "))
             .collect()
+    }
+
+    fn rows(&self, after: i64) -> Vec<audit::Row> {
+        self.audit.flush().unwrap();
+        audit::tail(&self.audit_file, after, 1000).unwrap()
     }
 
     fn audit_length(&self) -> i64 {
@@ -461,4 +467,35 @@ fn a_producer_that_is_made_anew_in_an_emergency_is_heard_on_every_channel() {
     let again = json!({ "transportId": "t1", "kind": "audio", "channelId": "ops", "rtpParameters": {} });
     w.ask(dana, "produce", again);
     assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p102")), "{:?}", w.open_gates());
+}
+
+#[test]
+fn the_audit_has_every_press_with_its_stamps_and_how_fast_a_talker_was_cut_off() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    let before = w.audit_length();
+    let pressed = w.now();
+    w.board.move_input(&"desk.ptt.ops".into(), true, pressed).unwrap();
+    w.now.fetch_add(Duration::from_micros(3_500).as_nanos() as u64, Ordering::Relaxed);
+    w.turn();
+    w.pass(1_250);
+    w.line("desk.ptt.ops", false);
+    let released = w.now();
+    let rows = w.rows(before);
+    let find =
+        |action: &str| rows.iter().find(|row| row.action == action).unwrap_or_else(|| panic!("{action}: {rows:#?}"));
+    let press = find("gpio.press");
+    assert_eq!((press.actor.as_deref(), &press.detail["stampNs"]), (Some("desk-1"), &json!(pressed.0)));
+    let release = find("gpio.release");
+    let length = json!({ "line": "desk.ptt.ops", "stampNs": released.0, "pressNs": pressed.0, "heldMs": 1253.5 });
+    assert_eq!(release.detail, length);
+    let measured = find("priority_ptt.measured");
+    assert_eq!(
+        [&measured.actor, &measured.target, &measured.channel, &measured.burst].map(|text| text.as_deref().unwrap()),
+        ["desk-1", "gina", "ops", "b2"]
+    );
+    assert_eq!(measured.detail["requestToShutMs"], 3.5);
+    assert_eq!(measured.detail["interruptedBurst"], "b1");
+    assert_eq!(measured.detail["requestToFirstPacketMs"], Value::Null, "the simulated microphone sends none");
 }

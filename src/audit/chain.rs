@@ -4,7 +4,7 @@
 //! SQLite and SHA-256 alone; `docs/audit.md` says how.
 
 use super::schema::{Cell, Row};
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use std::fmt;
 
 /// A SHA-256, written in hex.
@@ -14,6 +14,12 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// What stands before the first record.
     pub const ZERO: Digest = Digest([0; 32]);
+
+    /// The hash of some bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Digest(digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
 
     /// Reads 64 hex digits.
     #[must_use]

@@ -76,6 +76,9 @@ actions! {
     PriorityPttStart = "priority_ptt.start",
     /// A talker was interrupted by a priority request.
     PriorityPttInterrupted = "priority_ptt.interrupted",
+    /// How fast somebody was interrupted, told at the end of the burst that did it: ms from the request (a button's edge,
+    /// a message's reading) to the old gate shut, and to the first packet of the new burst.
+    PriorityPttMeasured = "priority_ptt.measured",
     /// The guarded button is pressed; the hold is counting.
     EmergencyArmed = "emergency_broadcast.armed",
     /// Let go before the hold was complete; `heldMs` says how long it was held.
@@ -104,6 +107,12 @@ actions! {
     RadioKeyed = "radio.keyed",
     /// A radio's transmitter was unkeyed.
     RadioUnkeyed = "radio.unkeyed",
+    /// A desk's button went down; `detail` has the edge's stamp.
+    GpioPress = "gpio.press",
+    /// A desk's button came up; `detail` has both stamps and how long it was held.
+    GpioRelease = "gpio.release",
+    /// Edges of a desk's button were lost; `detail` has the level after it.
+    GpioEdgesLost = "gpio.edges_lost",
     /// An input is stuck, lost or active at start.
     GpioFault = "gpio.fault",
     /// A part of the gateway went down; `detail` says why.
@@ -114,6 +123,8 @@ actions! {
     SystemStart = "system.start",
     /// The gateway ended in good order.
     SystemStop = "system.stop",
+    /// The configuration that the gateway starts with; `detail` names the file and its SHA-256.
+    SystemConfigLoaded = "system.config_loaded",
     /// The configuration file was read again and taken.
     SystemConfigReloaded = "system.config_reloaded",
     /// The configuration file was read again and refused; `detail` says why. Nothing of it was taken.
@@ -136,7 +147,7 @@ impl Action {
     /// True for what has to be on disk within 100 ms of the decision: emergency and pre-emption.
     #[must_use]
     pub fn is_urgent(self) -> bool {
-        self.is_emergency() || self.as_str().starts_with("priority_ptt.")
+        self.is_emergency() || matches!(self, Action::PriorityPttStart | Action::PriorityPttInterrupted)
     }
 
     /// True for every step of an emergency broadcast.

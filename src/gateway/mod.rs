@@ -16,9 +16,10 @@ pub mod reach;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+pub mod witness;
 
 use crate::audit;
-use crate::base::clock::{mono_now, unix_ms_now};
+use crate::base::clock::{mono_now, unix_ms_now, wall_now};
 use crate::base::{ChannelId, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
@@ -141,6 +142,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
     audit.retain(config.audit.retention())?;
+    let record = witness::config_loaded(config_file.as_deref());
+    audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor) });
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {

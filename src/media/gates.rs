@@ -48,6 +48,9 @@ pub struct BurstCount {
     pub after_shut: u64,
     /// True until it is shut.
     pub open: bool,
+    /// When its first packet came in.
+    #[serde(skip)]
+    pub first_packet: Option<Instant>,
 }
 
 fn as_text<S: Serializer>(id: &impl Display, to: S) -> Result<S::Ok, S::Error> {
@@ -137,7 +140,7 @@ impl Gates {
     #[must_use]
     pub fn last_packets(&self) -> Vec<(BurstId, ChannelId, Instant)> {
         let table = locked(&self.0);
-        let last = |gate: &Arc<Gate>| Some((gate.burst, gate.channel.clone(), (*locked(&gate.last_packet))?));
+        let last = |gate: &Arc<Gate>| Some((gate.burst, gate.channel.clone(), (*locked(&gate.heard))?.1));
         table.open.values().filter_map(last).collect()
     }
 
@@ -175,7 +178,8 @@ pub(super) struct Gate {
     received: AtomicU64,
     forwarded: AtomicU64,
     after_shut: AtomicU64,
-    last_packet: Mutex<Option<Instant>>,
+    /// When the first packet and the last came in.
+    heard: Mutex<Option<(Instant, Instant)>>,
 }
 
 impl Gate {
@@ -190,14 +194,15 @@ impl Gate {
             received: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             after_shut: AtomicU64::new(0),
-            last_packet: Mutex::new(None),
+            heard: Mutex::new(None),
         }
     }
 
     /// Notes a packet that came in.
     pub fn note_received(&self, now: Instant) {
         self.received.fetch_add(1, SeqCst);
-        *locked(&self.last_packet) = Some(now);
+        let mut heard = locked(&self.heard);
+        *heard = Some((heard.map_or(now, |(first, _)| first), now));
     }
 
     /// Runs `send`, which sends one packet of `source` to one listener and says whether it did.
@@ -247,6 +252,7 @@ impl Gate {
             received: self.received.load(SeqCst),
             forwarded: self.forwarded.load(SeqCst),
             after_shut: self.after_shut.load(SeqCst),
+            first_packet: locked(&self.heard).map(|(first, _)| first),
         }
     }
 }
