@@ -3,6 +3,7 @@
 mod audit;
 mod client;
 mod people;
+mod recording;
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
@@ -52,6 +53,8 @@ enum Command {
     Reload(people::ReloadArgs),
     /// Reads, exports and verifies the audit.
     Audit(audit::AuditArgs),
+    /// Lists and copies recordings.
+    Recording(recording::RecordingArgs),
 }
 
 #[derive(Args)]
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Recording(args) => recording::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

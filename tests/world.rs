@@ -73,6 +73,7 @@ impl World {
             media,
             endpoints,
             people: people::start(&dir.path().join("people.sqlite"), Box::new(|_| {})).unwrap().0,
+            recorder: None,
             live: watch::channel(Value::Null).0,
         });
         let mut world = World {

@@ -115,6 +115,12 @@ actions! {
     GpioEdgesLost = "gpio.edges_lost",
     /// An input is stuck, lost or active at start.
     GpioFault = "gpio.fault",
+    /// A burst was recorded; `detail` names the file by its id, with its SHA-256, length and lost packets.
+    RecordingStored = "recording.stored",
+    /// A burst that was to be recorded was not, or not to its end; `detail` says why.
+    RecordingFailed = "recording.failed",
+    /// Retention has deleted a recording; `detail` says which.
+    RecordingDeleted = "recording.deleted",
     /// A part of the gateway went down; `detail` says why.
     SystemDegraded = "system.degraded",
     /// A part of the gateway is up again.

@@ -69,14 +69,15 @@ enum AuditCommand {
     Checkpoint,
 }
 
+/// A stretch of time, as options.
 #[derive(Args)]
-struct Time {
+pub struct Time {
     /// Not before this time in UTC, such as 2025-06-01T09:30, or so long ago, such as 2h.
     #[arg(long, value_parser = parse_time)]
-    from: Option<String>,
+    pub from: Option<String>,
     /// Before this time, in the same way.
     #[arg(long, value_parser = parse_time)]
-    until: Option<String>,
+    pub until: Option<String>,
 }
 
 #[derive(Args)]
@@ -211,17 +212,17 @@ fn query(path: &Path, wanted: &Wanted, format: Format) -> anyhow::Result<()> {
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut written = match format {
-        Format::Table => writeln!(out, "{}", table(TITLES)),
+        Format::Table => writeln!(out, "{}", line(WIDTHS.into_iter().zip(TITLES))),
         Format::Csv => writeln!(out, "{CSV_TITLES}"),
         Format::Jsonl => Ok(()),
     };
     audit::query(path, &filter, |row| {
-        let line = match format {
-            Format::Table => table(columns(&row).each_ref().map(String::as_str)),
+        let text = match format {
+            Format::Table => line(WIDTHS.into_iter().zip(columns(&row))),
             Format::Csv => csv(&row),
             Format::Jsonl => json(&row),
         };
-        written = writeln!(out, "{line}");
+        written = writeln!(out, "{text}");
         written.is_ok()
     })?;
     written.and_then(|()| out.flush()).map_err(Into::into)
@@ -248,7 +249,7 @@ fn json(row: &Row) -> String {
 
 const TITLES: [&str; 8] = ["utc", "action", "actor", "role", "channel", "target", "cause", "detail"];
 /// How wide the columns are; the last one is as wide as it is.
-const WIDTHS: [usize; 7] = [25, 28, 20, 9, 12, 14, 16];
+const WIDTHS: [usize; 8] = [25, 28, 20, 9, 12, 14, 16, 0];
 
 fn columns(row: &Row) -> [String; 8] {
     let text = |column: &Option<String>| column.clone().unwrap_or_default();
@@ -268,16 +269,11 @@ fn columns(row: &Row) -> [String; 8] {
     ]
 }
 
-fn table(columns: [&str; 8]) -> String {
-    let mut line = String::new();
-    for (place, column) in columns.into_iter().enumerate() {
-        match WIDTHS.get(place) {
-            Some(width) => line.push_str(&format!("{column:<width$} ")),
-            None => line.push_str(column),
-        }
-    }
-    line.truncate(line.trim_end().len());
-    line
+/// Columns side by side, each at least so wide.
+pub(super) fn line(columns: impl IntoIterator<Item = (usize, impl AsRef<str>)>) -> String {
+    let padded = columns.into_iter().map(|(width, text)| format!("{:<width$} ", text.as_ref()));
+    let line: String = padded.collect();
+    line.trim_end().to_owned()
 }
 
 const CSV_TITLES: &str =

@@ -63,7 +63,7 @@ impl AuditApi {
     }
 
     /// Runs `read` with the audit's file, where it may take its time.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&PathBuf) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Failure> {

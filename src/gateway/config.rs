@@ -46,6 +46,9 @@ pub struct Config {
     /// How long records are kept.
     #[serde(default)]
     pub audit: keeping::Audit,
+    /// What is recorded.
+    #[serde(default)]
+    pub recorder: keeping::Recorder,
 }
 
 /// `[tls]`
@@ -450,6 +453,7 @@ impl Config {
         }
         self.tls.check(&mut wrong);
         self.audit.check(&mut wrong);
+        self.recorder.check(known, &mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {

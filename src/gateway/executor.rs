@@ -17,6 +17,7 @@ use crate::media::sfu::SfuEvent;
 use crate::net::socket::{Outgoing, SocketEvent};
 use crate::net::token::Identity;
 use crate::people::People;
+use crate::recorder::{Recorder, beginning};
 use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -47,6 +48,8 @@ pub struct Parts {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The store of channels, people and bans; what it reads first comes as an event.
     pub people: People,
+    /// Records what is said, if anything is recorded.
+    pub recorder: Option<Recorder>,
     /// What pages are shown.
     pub live: watch::Sender<Value>,
 }
@@ -413,6 +416,10 @@ impl Executor {
             match effect {
                 Effect::Audit(record) => {
                     self.witness.record(&record);
+                    if self.parts.recorder.is_some() {
+                        let since = (self.now(), self.wall());
+                        beginning(&record, since).into_iter().zip(&self.parts.recorder).for_each(|(t, r)| r.begin(t));
+                    }
                     self.record(record);
                 }
                 Effect::ShutGate { channel, burst, cut } => {
@@ -420,6 +427,9 @@ impl Executor {
                     let now = self.now();
                     if let Some(record) = self.witness.shut(&channel, burst, now, count.as_ref()) {
                         self.record(record);
+                    }
+                    if let Some(recorder) = self.parts.recorder.as_ref().filter(|_| !self.parts.gates.is_open(burst)) {
+                        recorder.end(burst);
                     }
                     for endpoint in &self.parts.endpoints {
                         endpoint.stop_talking(&channel, burst);

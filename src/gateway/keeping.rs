@@ -1,7 +1,11 @@
 //! `[audit]` and `[recorder]`: what is kept of what happened, and for how long.
 
-use crate::audit::Retention;
+use crate::audit::{Retention, iso_8601};
+use crate::base::ChannelId;
+use crate::recorder::{Keep, Plan};
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The shortest and longest that anything is kept, in days.
@@ -36,6 +40,49 @@ impl Audit {
     pub(super) fn check(&self, wrong: &mut impl FnMut(Option<&str>, String)) {
         check("[audit]", self.keep_days, self.keep_mb, wrong);
     }
+}
+
+/// `[recorder]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recorder {
+    /// The channels whose bursts are recorded; none, which is the default, records nothing.
+    pub channels: Vec<String>,
+    /// 1–3650 days; older recordings go.
+    pub keep_days: u64,
+    /// 16–1,000,000 MB; beyond it the oldest recordings go.
+    pub keep_mb: u64,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Recorder { channels: Vec::new(), keep_days: 7, keep_mb: 2048 }
+    }
+}
+
+impl Recorder {
+    /// What the recorder is told, if anything is recorded.
+    #[must_use]
+    pub fn plan(&self, state_dir: &Path, wall_floor_ms: u64) -> Option<Plan> {
+        let channels: BTreeSet<ChannelId> = self.channels.iter().map(|id| id.as_str().into()).collect();
+        let keep = Keep { age: days(self.keep_days), bytes: bytes(self.keep_mb) };
+        let dir = recordings_of(state_dir);
+        (!channels.is_empty()).then_some(Plan { channels, dir, keep, iso_8601, wall_floor_ms })
+    }
+
+    /// Tells what is wrong; `known` are the event's channels.
+    pub(super) fn check(&self, known: impl Fn(&str) -> bool, wrong: &mut impl FnMut(Option<&str>, String)) {
+        check("[recorder]", self.keep_days, self.keep_mb, wrong);
+        for channel in self.channels.iter().filter(|channel| !known(channel)) {
+            wrong(Some(channel), format!("there is no channel '{channel}'; name one of the [[channel]] ids"));
+        }
+    }
+}
+
+/// Where recordings are, in a state directory.
+#[must_use]
+pub fn recordings_of(state_dir: &Path) -> PathBuf {
+    state_dir.join("recordings")
 }
 
 fn days(days: u64) -> Duration {

@@ -128,6 +128,12 @@ impl Gates {
         Some(gate.count())
     }
 
+    /// True while `burst` has any channel open.
+    #[must_use]
+    pub fn is_open(&self, burst: BurstId) -> bool {
+        locked(&self.0).open.values().any(|gate| gate.burst == burst)
+    }
+
     /// The open bursts and the last 256 finished ones, the finished ones first.
     #[must_use]
     pub fn counts(&self) -> Vec<BurstCount> {
