@@ -100,3 +100,28 @@ fn check(table: &str, keep_days: u64, keep_mb: u64, wrong: &mut impl FnMut(Optio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::gateway::config::Config;
+
+    const EVENT: &str = "[event]\nid = \"e\"\n[[channel]]\nid = \"ops\"\nname = \"Ops\"\n";
+
+    #[test]
+    fn nothing_is_recorded_unless_a_channel_is_named() {
+        let config = Config::parse(EVENT, "e.toml").unwrap();
+        assert!(config.recorder.plan("state".as_ref(), 0).is_none());
+        let config = Config::parse(&format!("{EVENT}[recorder]\nchannels = [\"ops\"]\n"), "e.toml").unwrap();
+        let plan = config.recorder.plan("state".as_ref(), 0).unwrap();
+        assert_eq!((plan.keep.age.as_secs(), plan.keep.bytes), (7 * 86_400, 2_048_000_000));
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_a_remedy() {
+        let wrong = "[audit]\nkeep_days = 0\nkeep_mb = 1\n[recorder]\nchannels = [\"opps\"]\n";
+        let errors = Config::parse(&format!("{EVENT}{wrong}"), "e.toml").unwrap_err().0;
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].contains("keep_days of [audit] is 0; use 1 to 3650"), "{errors:?}");
+        assert!(errors[2].starts_with("e.toml:10: there is no channel 'opps'"), "{errors:?}");
+    }
+}
