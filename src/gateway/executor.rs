@@ -177,10 +177,11 @@ impl Executor {
         for event in self.parts.lines.drain() {
             match event {
                 LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
+                LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
+                LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
+                LineEvent::Returned { line, active_now, .. } => {
+                    self.input(Input::LineReturned { line, active: active_now });
                 }
-                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
         }
     }

@@ -444,7 +444,7 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::ZERO,
         };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
