@@ -51,7 +51,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use watchdog::Watched;
 
 /// Connections that may wait to be accepted.
@@ -298,7 +298,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
     let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
-    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), notify::watchdog_limit(), notify::alive)?;
+    let alive = Arc::new(Notify::new());
+    let feed = alive.clone();
+    let limit = notify::watchdog_limit();
+    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), limit, move || feed.notify_one())?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
@@ -312,7 +315,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
-        never = notify::follow(&config, live) => match never {},
+        never = notify::follow(&config, live, &alive) => match never {},
         () = stop => tracing::info!("stopping"),
     }
     hold.hold(); // at once; the loop may have a queue to work off

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Said once already: a process is ready for good.
 static READY: AtomicBool = AtomicBool::new(false);
@@ -53,19 +53,15 @@ impl Drop for Reloading {
     }
 }
 
-/// All threads answer.
-pub fn alive() {
-    say(&[NotifyState::Watchdog]);
-}
-
-/// Within this time [`alive`] has to be said again and again, if systemd watches.
+/// Within this time a sign of life has to be given again and again, if systemd watches.
 #[must_use]
 pub fn watchdog_limit() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// Keeps the line that `systemctl status` shows true.
-pub async fn follow(config: &Config, mut live: watch::Receiver<Value>) -> Infallible {
+/// Keeps the line that `systemctl status` shows true, and passes on each `alive`. The watchdog does not do so itself:
+/// a supervisor that does not listen must not make it wait.
+pub async fn follow(config: &Config, mut live: watch::Receiver<Value>, alive: &Notify) -> Infallible {
     let mut told = String::new();
     loop {
         let line = status(config, &live.borrow_and_update());
@@ -73,8 +69,11 @@ pub async fn follow(config: &Config, mut live: watch::Receiver<Value>) -> Infall
             say(&[NotifyState::Status(&line)]);
             told = line;
         }
-        if live.changed().await.is_err() {
-            std::future::pending::<()>().await; // the loop has ended, and so will this
+        tokio::select! {
+            () = alive.notified() => say(&[NotifyState::Watchdog]),
+            changed = live.changed() => if changed.is_err() {
+                std::future::pending::<()>().await; // the loop has ended, and so will this
+            }
         }
     }
 }
