@@ -156,10 +156,11 @@ impl Gateway {
         self.api("GET /api/stats", "").await
     }
 
-    /// Moves an input of the simulated board.
-    pub async fn move_line(&self, line: &str, active: bool) -> Result<()> {
+    /// Moves an input of the simulated board, and says what stamp the edge has, in nanoseconds of CLOCK_MONOTONIC.
+    pub async fn move_line(&self, line: &str, active: bool) -> Result<u64> {
         let body = json!({ "active": active }).to_string();
-        self.api(&format!("POST /api/sim/lines/{line}"), &body).await.map(drop)
+        let moved = self.api(&format!("POST /api/sim/lines/{line}"), &body).await?;
+        moved["stampNs"].as_u64().context("the edge has no stamp")
     }
 
     /// The audit so far, oldest first.
