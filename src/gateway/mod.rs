@@ -9,15 +9,18 @@ pub mod endpoint;
 pub mod executor;
 pub mod limits;
 pub mod media;
+mod notify;
+mod outputs;
 pub mod people_api;
 pub mod reach;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+mod watchdog;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
-use crate::base::{ChannelId, Role, SessionId};
+use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
 use crate::hardware::board::Backend;
@@ -40,6 +43,7 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use outputs::{AtTheEnd, Outputs};
 use reach::{Reach, Secure};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +51,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use watchdog::Watched;
 
 /// Connections that may wait to be accepted.
 const LISTEN_QUEUE: u32 = 1024;
@@ -72,8 +77,10 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
-    /// Lines have edges to read.
+    /// Lines have edges to read, or outputs to be set again.
     Lines,
+    /// Somebody asks whether the loop is alive.
+    Tick,
     /// A part is up (`None`) or degraded, because ….
     Part {
         /// Which part.
@@ -199,7 +206,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
-    let (lines, sim_board) = open_board(&config, &events)?;
+    let (lines, sim_board, board_part) = open_board(&config, &events)?;
+    let (outputs, hold) = Outputs::new(lines);
+    hold.on_panic();
+    let _end = AtTheEnd(hold.clone());
+    let mut watched =
+        vec![Watched { name: "media".into(), pulse: media_thread.pulse(&media), patience: watchdog::TALK }];
+    watched.extend(outputs.pulse().map(|pulse| Watched { name: "gpio".into(), pulse, patience: watchdog::TALK }));
+    watched.extend([("audit", audit_thread.pulse()), ("people", people.pulse())].map(|(name, pulse)| Watched {
+        name: name.into(),
+        pulse,
+        patience: watchdog::DISK,
+    }));
 
     let (live_sender, live) =
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
@@ -207,7 +225,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let api = api::Api {
         board: sim_board,
         panel: Arc::new(panel(&config, &tokens)?),
-        live,
+        live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
@@ -225,8 +243,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 4; // each voice has two; the board, the people, TLS and the audit are one each
+    let mut parts = vec![board_part, "people".into(), "tls".into(), "audit".into()];
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
+        parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
+        let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
+        watched.extend(beats.map(|(way, beat)| Watched {
+            name: format!("{} {way}", plan.name),
+            pulse: Pulse::of_itself(beat.clone()),
+            patience: watchdog::SOUND,
+        }));
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
         let q = events.clone();
@@ -244,6 +269,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
                 tracing::error!("{} cannot be written: {e}", ready_file.display());
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+            notify::ready();
             for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
                 tracing::info!(
                     "from the network: {origin}/{}",
@@ -255,7 +281,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines,
+        lines: Box::new(outputs),
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -266,8 +292,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
+    let beat = Beat::new();
+    let wake = events.clone();
+    let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(Event::Tick)));
+    watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
+    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
+    let alive = Arc::new(Notify::new());
+    let feed = alive.clone();
+    let limit = notify::watchdog_limit();
+    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), limit, move || feed.notify_one())?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
@@ -281,12 +315,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
+        never = notify::follow(&config, live, &alive) => match never {},
         () = stop => tracing::info!("stopping"),
     }
+    hold.hold(); // at once; the loop may have a queue to work off
+    notify::stopping();
     hangups.abort();
     drop(stop_loop);
     tokio::task::spawn_blocking(move || {
         control_thread.join().ok();
+        watchdog.stop(); // with what it asks people by
         for endpoint in &endpoints {
             endpoint.stop();
         }
@@ -338,8 +376,11 @@ fn at_once(stream: &tokio::net::TcpStream) {
     }
 }
 
-/// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.
-fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>)> {
+/// The board's lines, the simulated board if it is one, and what the part is called. A board that is not there is a degraded part.
+fn open_board(
+    config: &Config,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>, String)> {
     let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
     let wake = move || drop(wake.try_send(Event::Lines));
     let mut sim_board = None;
@@ -359,8 +400,9 @@ fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(
         Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
     };
     let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
-    events.try_send(Event::Part { part: format!("board '{}'", board.name), why: lines.fault() }).ok();
-    Ok((lines, sim_board))
+    let part = format!("board '{}'", board.name);
+    events.try_send(Event::Part { part: part.clone(), why: lines.fault() }).ok();
+    Ok((lines, sim_board, part))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
