@@ -12,7 +12,7 @@
 pub mod rppal;
 pub mod sim;
 
-use crate::base::{LineName, Mono};
+use crate::base::{LineName, Mono, Pulse};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -133,6 +133,11 @@ pub trait Lines: Send {
 
     /// What keeps some of the lines from working now, in a sentence; `None` if all of them work.
     fn fault(&self) -> Option<String>;
+
+    /// The sign of life of the thread that reads the lines; `None` for lines that have none.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }
 
 /// The lines of a board that could not be opened: never active, and setting them does nothing.
