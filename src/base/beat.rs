@@ -1,4 +1,4 @@
-//! Signs of life: somebody asks a thread for one, the thread answers with the newest that it was asked for.
+//! Signs of life: somebody asks a thread for one, the thread answers when it next comes round.
 //!
 //! Decides nothing: who is judged to hang, and what is done about it, is the business of whoever asks.
 //!
@@ -6,14 +6,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The ticks that one thread was asked to answer, and the newest one that it did.
+/// Whether one thread owes a sign of life.
 #[derive(Debug, Default)]
-pub struct Beat {
-    asked: AtomicU64,
-    answered: AtomicU64,
-}
+pub struct Beat(AtomicBool);
 
 impl Beat {
     /// One that nobody has asked for yet.
@@ -22,20 +19,20 @@ impl Beat {
         Arc::default()
     }
 
-    /// Asks for the next sign of life. The thread sees it when it next comes round.
+    /// Asks for a sign of life. The thread sees it when it next comes round.
     pub fn ask(&self) {
-        self.asked.fetch_add(1, Ordering::AcqRel);
+        self.0.store(true, Ordering::Release);
     }
 
-    /// Answers everything that was asked so far. Called by the thread itself, between two pieces of work.
+    /// Gives it. Called by the thread itself, between two pieces of work.
     pub fn answer(&self) {
-        self.answered.store(self.asked.load(Ordering::Acquire), Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 
-    /// True if the newest tick was answered.
+    /// True if nothing is owed.
     #[must_use]
     pub fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Acquire) == self.asked.load(Ordering::Acquire)
+        !self.0.load(Ordering::Acquire)
     }
 }
 
