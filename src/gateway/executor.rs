@@ -32,6 +32,8 @@ pub struct Parts {
     pub now: Box<dyn Fn() -> Mono + Send>,
     /// The board's lines.
     pub lines: Box<dyn Lines>,
+    /// The name of the board as a part that is up or degraded.
+    pub board: String,
     /// Where records go.
     pub audit: Audit,
     /// The newest wall time that was ever stored (F17).
@@ -182,6 +184,10 @@ impl Executor {
                 }
                 LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
+        }
+        let fault = self.parts.lines.fault();
+        if self.reported.get(&self.parts.board) != Some(&fault) {
+            self.part(self.parts.board.clone(), fault);
         }
     }
 

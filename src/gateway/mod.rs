@@ -20,9 +20,7 @@ use crate::base::clock::{mono_now, unix_ms_now};
 use crate::base::{ChannelId, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::board::Backend;
-use crate::hardware::gpio::sim::SimBoard;
-use crate::hardware::gpio::{Lines, NoLines};
+use crate::hardware::gpio;
 use crate::media::gates::Gates;
 use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -199,13 +197,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
-    let (lines, sim_board) = open_board(&config, &events)?;
+    let (board, board_part) = open_board(&config, &events)?;
 
     let (live_sender, live) =
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
-        board: sim_board,
+        board: board.sim,
         panel: Arc::new(panel(&config, &tokens)?),
         live,
         tls: shown.clone(),
@@ -255,7 +253,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines,
+        lines: board.lines,
+        board: board_part,
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -338,29 +337,13 @@ fn at_once(stream: &tokio::net::TcpStream) {
     }
 }
 
-/// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.
-fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>)> {
-    let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
-    let wake = move || drop(wake.try_send(Event::Lines));
-    let mut sim_board = None;
-    let lines: Result<Box<dyn Lines>, String> = match board.backend {
-        Backend::Sim => {
-            let sim = SimBoard::new(&wanted);
-            sim.set_waker(Box::new(wake));
-            let lines = Box::new(sim.open());
-            sim_board = Some(sim);
-            Ok(lines)
-        }
-        #[cfg(feature = "rppal")]
-        Backend::Rppal => crate::hardware::gpio::rppal::RppalLines::open(&board, &wanted, wake)
-            .map(|lines| Box::new(lines) as Box<dyn Lines>)
-            .map_err(|e| e.to_string()),
-        #[cfg(not(feature = "rppal"))]
-        Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
-    };
-    let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
-    events.try_send(Event::Part { part: format!("board '{}'", board.name), why: lines.fault() }).ok();
-    Ok((lines, sim_board))
+/// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
+fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
+    let (board, wake) = (config.board()?, events.clone());
+    let opened = gpio::open(&board, &config.lines(), Arc::new(move || drop(wake.try_send(Event::Lines))));
+    let part = format!("board '{}'", board.name);
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
