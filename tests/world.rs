@@ -65,6 +65,7 @@ impl World {
         let executor = Executor::new(Parts {
             settings: config.settings(&[SourceId(1), SourceId(2)]),
             now: Box::new(move || Mono(clock.load(Ordering::Relaxed))),
+            board: "board 'sim'".into(),
             lines: Box::new(board.open()),
             audit: audit.clone(),
             wall_floor_ms: 0,

@@ -739,7 +739,7 @@ mod tests {
             ]
         );
         let no_board = Config::parse(&format!("board = \"pie\"\n{DEMO}"), "x.toml").unwrap_err().0;
-        assert_eq!(no_board, ["x.toml:1: board 'pie': there is no such profile; use sim, or the path of a .toml file"]);
+        assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
     }

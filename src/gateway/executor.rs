@@ -32,6 +32,8 @@ pub struct Parts {
     pub now: Box<dyn Fn() -> Mono + Send>,
     /// The board's lines.
     pub lines: Box<dyn Lines>,
+    /// The name of the board as a part that is up or degraded.
+    pub board: String,
     /// Where records go.
     pub audit: Audit,
     /// The newest wall time that was ever stored (F17).
@@ -187,6 +189,10 @@ impl Executor {
                     self.input(Input::LineReturned { line, active: active_now });
                 }
             }
+        }
+        let fault = self.parts.lines.fault();
+        if self.reported.get(&self.parts.board) != Some(&fault) {
+            self.part(self.parts.board.clone(), fault);
         }
     }
 
