@@ -182,7 +182,7 @@ pub fn open(board: &Board, wanted: &[LineSpec], wake: Wake) -> Opened {
     Opened { lines, sim: None }
 }
 
-/// The lines of a board that could not be opened: never active, and setting them does nothing.
+/// The lines of a board that could not be opened: none can be read, and setting them does nothing.
 ///
 /// A missing board must not keep the rest of the gateway from working.
 pub struct NoLines {
@@ -211,8 +211,8 @@ impl Lines for NoLines {
         std::mem::take(&mut self.gone)
     }
 
-    fn level(&self, _: &LineName) -> Result<bool, GpioError> {
-        Ok(false)
+    fn level(&self, line: &LineName) -> Result<bool, GpioError> {
+        Err(GpioError::Device { line: line.clone(), reason: self.why.clone() })
     }
 
     fn set(&mut self, _: &LineName, _: bool) -> Result<(), GpioError> {

@@ -99,9 +99,7 @@ impl Chips {
                 candidates[0].label
             ))),
             ([(chip, index)], _) => match &chip.lines[*index].holder {
-                Some(holder) => Err(Missing::Refused(format!(
-                    "gpio line '{name}' is held by '{holder}'; stop that program, and the line is taken by itself"
-                ))),
+                Some(holder) => Err(Missing::Refused(held(line, holder))),
                 None => Ok(Place {
                     chip: chip.path.clone(),
                     offset: u32::try_from(*index).expect("offsets of a chip are u32"),
@@ -125,6 +123,20 @@ impl Chips {
         };
         why + &self.closed.join(", ")
     }
+}
+
+/// What a consumer of ours is called, before the name of the line.
+pub(super) const CONSUMER: &str = "crosspatch ";
+
+fn held(line: &Line, holder: &str) -> String {
+    let name = &line.name;
+    if holder.starts_with(CONSUMER) {
+        return format!(
+            "gpio line '{name}' is held by a running gateway, as '{holder}'; use its front panel, or stop it first: \
+             systemctl stop crosspatch"
+        );
+    }
+    format!("gpio line '{name}' is held by '{holder}'; stop that program, and the line is taken by itself")
 }
 
 fn read(path: &PathBuf) -> gpiocdev::Result<Chip> {
@@ -200,13 +212,16 @@ mod tests {
     fn who_holds_a_line_and_which_chip_is_closed_is_said() {
         let mut held = chip(0, "soc", &[""]);
         held.lines[0].holder = Some("gpiomon".into());
-        let refused = chips(vec![held]).find(&line("offset = 0")).unwrap_err();
+        let refused = chips(vec![held.clone()]).find(&line("offset = 0")).unwrap_err();
         assert_eq!(
             refused,
             Missing::Refused(
                 "gpio line 'ptt' is held by 'gpiomon'; stop that program, and the line is taken by itself".into()
             )
         );
+        held.lines[0].holder = Some("crosspatch ptt".into());
+        let ours = chips(vec![held]).find(&line("offset = 0")).unwrap_err();
+        assert!(ours.why().ends_with("stop it first: systemctl stop crosspatch"), "{ours:?}");
         let closed = Chips { chips: Vec::new(), closed: vec!["/dev/gpiochip0 cannot be opened: EACCES".into()] };
         let why = closed.find(&line("offset = 0")).unwrap_err();
         assert!(why.why().ends_with("(group gpio): /dev/gpiochip0 cannot be opened: EACCES"), "{why:?}");

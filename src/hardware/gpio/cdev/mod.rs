@@ -17,7 +17,7 @@ use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, S
 use crate::base::clock::mono_now;
 use crate::base::{LineName, Mono, Pulse};
 use crate::hardware::board::{Bias, Board, Line};
-use chips::{Chips, Missing, PREFIX, Place};
+use chips::{CONSUMER, Chips, Missing, PREFIX, Place};
 use gpiocdev::Request;
 use gpiocdev::line::{EdgeDetection, EdgeKind, EventClock, Value};
 use reader::Reader;
@@ -38,7 +38,7 @@ const KERNEL_QUEUE: u16 = 64;
 /// How often a line that somebody else holds is tried.
 const RETRY_S: i64 = 1;
 /// What the kernel keeps of a consumer's name, in bytes.
-const CONSUMER: usize = 31;
+const CONSUMER_BYTES: usize = 31;
 
 /// A line and what it is held by.
 struct Slot {
@@ -87,8 +87,8 @@ fn make_safe(slots: &[Slot]) {
 
 /// What `gpioinfo` shows: `crosspatch button.1`.
 fn consumer(line: &LineName) -> String {
-    let mut name = format!("crosspatch {line}");
-    while name.len() > CONSUMER {
+    let mut name = format!("{CONSUMER}{line}");
+    while name.len() > CONSUMER_BYTES {
         name.pop();
     }
     name
