@@ -19,7 +19,7 @@ mod store;
 mod verify;
 mod writer;
 
-use crate::base::{Mono, Record, WallStamp};
+use crate::base::{Beat, Mono, Pulse, Record, WallStamp};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -127,13 +127,15 @@ enum Message {
     /// Keep so much from now on.
     Retain(Retention),
     Finish,
+    /// Somebody asks whether the writer is alive.
+    Tick,
 }
 
 impl Message {
     fn is_emergency(&self) -> bool {
         match self {
             Message::Write(stamped) => stamped.record.action.is_emergency(),
-            Message::Flush(_) | Message::Retain(_) | Message::Finish => false,
+            Message::Flush(_) | Message::Retain(_) | Message::Finish | Message::Tick => false,
         }
     }
 }
@@ -161,6 +163,7 @@ struct Shared {
     listener: Mutex<Option<Listener>>,
     set_aside: Mutex<Option<PathBuf>>,
     broken: Mutex<Option<String>>,
+    beat: Arc<Beat>,
 }
 
 impl Shared {
@@ -296,6 +299,14 @@ pub struct AuditThread {
 }
 
 impl AuditThread {
+    /// The writer's sign of life.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let queue_sender = self.queue_sender.clone();
+        // A full queue has the writer come round without it.
+        Pulse::new(self.shared.beat.clone(), move || drop(queue_sender.try_send(Message::Tick)))
+    }
+
     /// Writes what is queued, closes the file and waits for the thread. Later records are lost.
     pub fn finish(self) {
         // A writer that is gone has nothing left to finish, and has told why when it went.

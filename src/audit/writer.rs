@@ -70,6 +70,7 @@ impl Writer {
     /// Writes until told to finish, or until nobody is left to write for.
     pub(super) fn run(mut self, queue_receiver: &Receiver<Message>) {
         while !self.finished {
+            self.shared.beat.answer();
             let prune_at = self.retention.map(|(_, at)| at);
             let message = match self.due.into_iter().chain(prune_at).min() {
                 Some(due) => queue_receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -115,6 +116,7 @@ impl Writer {
             }
             Message::Retain(retention) => self.retention = Some((retention, now)),
             Message::Finish => self.finish(now),
+            Message::Tick => {}
         }
     }
 

@@ -107,14 +107,14 @@ actions! {
     RadioKeyed = "radio.keyed",
     /// A radio's transmitter was unkeyed.
     RadioUnkeyed = "radio.unkeyed",
-    /// A desk's button went down; `detail` has the edge's stamp.
+    /// A button was pressed; `stampNs` is the kernel's stamp of its edge.
     GpioPress = "gpio.press",
-    /// A desk's button came up; `detail` has both stamps and how long it was held.
+    /// A button was let go; `heldMs` is the time between the two stamps.
     GpioRelease = "gpio.release",
-    /// Edges of a desk's button were lost; `detail` has the level after it.
-    GpioEdgesLost = "gpio.edges_lost",
-    /// An input is stuck, lost or active at start.
+    /// An input counts for nothing; the cause says why: `active-at-start`, `edges-lost`, `wire-break`, `stuck`, `chip-gone`.
     GpioFault = "gpio.fault",
+    /// It counts again.
+    GpioHealed = "gpio.healed",
     /// A burst was recorded; `detail` names the file by its id, with its SHA-256, length and lost packets.
     RecordingStored = "recording.stored",
     /// A burst that was to be recorded was not, or not to its end; `detail` says why.

@@ -34,6 +34,8 @@ pub struct Parts {
     pub now: Box<dyn Fn() -> Mono + Send>,
     /// The board's lines.
     pub lines: Box<dyn Lines>,
+    /// The name of the board as a part that is up or degraded.
+    pub board: String,
     /// Where records go.
     pub audit: Audit,
     /// The newest wall time that was ever stored (F17).
@@ -120,7 +122,7 @@ impl Executor {
         let mut executor = Executor {
             control: Control::new(parts.settings.clone()),
             register: Register::new(parts.settings.channels.clone()),
-            witness: Witness::new(&parts.settings.desks),
+            witness: Witness::default(),
             parts,
             clients: HashMap::new(),
             pending: HashMap::new(),
@@ -163,10 +165,14 @@ impl Executor {
         [control, late, show].into_iter().flatten().min()
     }
 
-    /// How many parts have said whether they are up.
-    #[must_use]
-    pub fn reported_parts(&self) -> usize {
-        self.reported.len()
+    /// True if all of these parts have said whether they are up. From `end` on those that have not count as degraded.
+    pub fn have_all_reported(&mut self, parts: &[String], end: Mono) -> bool {
+        let silent: Vec<_> = parts.iter().filter(|part| !self.reported.contains_key(*part)).cloned().collect();
+        let late = self.now() >= end;
+        for part in silent.iter().filter(|_| late) {
+            self.part(part.clone(), Some("it has not said yet whether it is up".into()));
+        }
+        late || silent.is_empty()
     }
 
     /// The end, in good order: outputs at their safe level.
@@ -182,16 +188,21 @@ impl Executor {
     /// Reads edges that are queued: also before any deadline is judged (E2).
     fn read_lines(&mut self) {
         for event in self.parts.lines.drain() {
-            if let Some(record) = self.witness.line(&event) {
-                self.record(record);
-            }
             match event {
-                LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
+                LineEvent::Edge(e) => {
+                    self.witness.asked(e.stamp);
+                    self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp });
                 }
-                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
+                LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
+                LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
+                LineEvent::Returned { line, active_now, .. } => {
+                    self.input(Input::LineReturned { line, active: active_now });
+                }
             }
+        }
+        let fault = self.parts.lines.fault();
+        if self.reported.get(&self.parts.board) != Some(&fault) {
+            self.part(self.parts.board.clone(), fault);
         }
     }
 
@@ -246,7 +257,7 @@ impl Executor {
     pub fn event(&mut self, event: Event) {
         match event {
             Event::Input(input) => self.input(input),
-            Event::Lines => {}
+            Event::Lines | Event::Tick => {}
             Event::MediaRead => {
                 if let Reading::Since(_) = self.reading {
                     self.reading = Reading::Done;

@@ -11,22 +11,23 @@ pub mod executor;
 pub mod keeping;
 pub mod limits;
 pub mod media;
+mod notify;
+mod outputs;
 pub mod people_api;
 pub mod reach;
 pub mod recordings;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+mod watchdog;
 pub mod witness;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now, wall_now};
-use crate::base::{ChannelId, Role, SessionId};
+use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::board::Backend;
-use crate::hardware::gpio::sim::SimBoard;
-use crate::hardware::gpio::{Lines, NoLines};
+use crate::hardware::gpio::{self, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{LocalFrame, Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -45,6 +46,7 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use outputs::{AtTheEnd, Outputs};
 use reach::{Reach, Secure};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +54,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use watchdog::Watched;
 
 /// Connections that may wait to be accepted.
 const LISTEN_QUEUE: u32 = 1024;
@@ -79,8 +82,10 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
-    /// Lines have edges to read.
+    /// Lines have edges to read, or outputs to be set again.
     Lines,
+    /// Somebody asks whether the loop is alive.
+    Tick,
     /// A part is up (`None`) or degraded, because ….
     Part {
         /// Which part.
@@ -215,15 +220,26 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
-    let (lines, sim_board) = open_board(&config, &events)?;
+    let (board, board_part) = open_board(&config, &events)?;
+    let (outputs, hold) = Outputs::new(board.lines);
+    hold.on_panic();
+    let _end = AtTheEnd(hold.clone());
+    let mut watched =
+        vec![Watched { name: "media".into(), pulse: media_thread.pulse(&media), patience: watchdog::TALK }];
+    watched.extend(outputs.pulse().map(|pulse| Watched { name: "gpio".into(), pulse, patience: watchdog::TALK }));
+    watched.extend([("audit", audit_thread.pulse()), ("people", people.pulse())].map(|(name, pulse)| Watched {
+        name: name.into(),
+        pulse,
+        patience: watchdog::DISK,
+    }));
 
     let (live_sender, live) =
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
-        board: sim_board,
+        board: board.sim,
         panel: Arc::new(panel(&config, &tokens)?),
-        live,
+        live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
@@ -244,9 +260,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    // Each voice has two; the board, the people, TLS, the audit and the recorder, if there is one, are one each.
-    let parts = voices.len() * 2 + 4 + usize::from(recorder.is_some());
+    let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
+    parts.extend(recorder.is_some().then(|| "recorder".to_owned()));
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
+        parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
+        let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
+        watched.extend(beats.map(|(way, beat)| Watched {
+            name: format!("{} {way}", plan.name),
+            pulse: Pulse::of_itself(beat.clone()),
+            patience: watchdog::SOUND,
+        }));
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
         let q = events.clone();
@@ -264,6 +287,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
                 tracing::error!("{} cannot be written: {e}", ready_file.display());
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+            notify::ready();
             for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
                 tracing::info!(
                     "from the network: {origin}/{}",
@@ -275,7 +299,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines,
+        lines: Box::new(outputs),
+        board: board_part,
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -287,8 +312,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
+    let beat = Beat::new();
+    let wake = events.clone();
+    let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(Event::Tick)));
+    watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
+    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
+    let alive = Arc::new(Notify::new());
+    let feed = alive.clone();
+    let limit = notify::watchdog_limit();
+    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), limit, move || feed.notify_one())?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
@@ -302,12 +335,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
+        never = notify::follow(&config, live, &alive) => match never {},
         () = stop => tracing::info!("stopping"),
     }
+    hold.hold(); // at once; the loop may have a queue to work off
+    notify::stopping();
     hangups.abort();
     drop(stop_loop);
     tokio::task::spawn_blocking(move || {
         control_thread.join().ok();
+        watchdog.stop(); // with what it asks people by
         for endpoint in &endpoints {
             endpoint.stop();
         }
@@ -386,29 +423,13 @@ fn at_once(stream: &tokio::net::TcpStream) {
     }
 }
 
-/// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.
-fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>)> {
-    let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
-    let wake = move || drop(wake.try_send(Event::Lines));
-    let mut sim_board = None;
-    let lines: Result<Box<dyn Lines>, String> = match board.backend {
-        Backend::Sim => {
-            let sim = SimBoard::new(&wanted);
-            sim.set_waker(Box::new(wake));
-            let lines = Box::new(sim.open());
-            sim_board = Some(sim);
-            Ok(lines)
-        }
-        #[cfg(feature = "rppal")]
-        Backend::Rppal => crate::hardware::gpio::rppal::RppalLines::open(&board, &wanted, wake)
-            .map(|lines| Box::new(lines) as Box<dyn Lines>)
-            .map_err(|e| e.to_string()),
-        #[cfg(not(feature = "rppal"))]
-        Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
-    };
-    let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
-    events.try_send(Event::Part { part: format!("board '{}'", board.name), why: lines.fault() }).ok();
-    Ok((lines, sim_board))
+/// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
+fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
+    let (board, wake) = (config.board()?, events.clone());
+    let opened = gpio::open(&board, &config.lines(), Arc::new(move || drop(wake.try_send(Event::Lines))));
+    let part = format!("board '{}'", board.name);
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
@@ -492,7 +513,7 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::ZERO,
         };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }

@@ -1,16 +1,13 @@
-//! What the gateway itself has to tell an inquiry, besides what the core decides: when buttons moved, how fast a talker
-//! was cut off, whether the clock was set.
+//! What the gateway itself has to tell an inquiry, besides what the core decides: how fast a talker was cut off, whether
+//! the clock was set, which configuration it runs with.
 //!
 //! It watches inputs and effects pass and makes records of them; it changes nothing and decides nothing.
 
 use crate::audit::Digest;
 use crate::base::clock::{mono_now, unix_ms_now};
-use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, UserId};
-use crate::control::DeskSpec;
-use crate::hardware::gpio::LineEvent;
+use crate::base::{Action, BurstId, ChannelId, Mono, Record, UserId};
 use crate::media::gates::BurstCount;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,69 +30,17 @@ struct Cut {
 }
 
 /// See the module's text.
+#[derive(Default)]
 pub struct Witness {
-    /// The buttons of the desks and whose they are.
-    buttons: HashMap<LineName, (UserId, String, Role)>,
-    /// Buttons that are down, and since when.
-    down: HashMap<LineName, Mono>,
     /// When what is being carried out was asked for.
     asked: Mono,
     cuts: Vec<Cut>,
 }
 
 impl Witness {
-    /// Knows the desks' buttons.
-    #[must_use]
-    pub fn new(desks: &[DeskSpec]) -> Self {
-        let buttons = desks.iter().flat_map(|desk| {
-            let lines = desk.ptt.iter().map(|(line, _)| line).chain(&desk.emergency);
-            lines.map(|line| (line.clone(), (desk.user.clone(), desk.name.clone(), desk.role)))
-        });
-        Witness { buttons: buttons.collect(), down: HashMap::new(), asked: Mono::default(), cuts: Vec::new() }
-    }
-
     /// From now on what happens was asked for then: the stamp of an edge, the reading of a request.
     pub fn asked(&mut self, at: Mono) {
         self.asked = at;
-    }
-
-    /// The record of what a line tells, if it is a button. Carriers have records of their own, made when they count.
-    #[must_use]
-    pub fn line(&mut self, event: &LineEvent) -> Option<Record> {
-        match event {
-            LineEvent::Edge(edge) => {
-                self.asked(edge.stamp);
-                self.edge(&edge.line, edge.active, edge.stamp)
-            }
-            LineEvent::Lost { line, active_now, stamp } | LineEvent::Returned { line, active_now, stamp } => {
-                self.edges_lost(line, *active_now, *stamp)
-            }
-            LineEvent::Gone { line, stamp } => self.edges_lost(line, false, *stamp),
-        }
-    }
-
-    fn edge(&mut self, line: &LineName, active: bool, stamp: Mono) -> Option<Record> {
-        let mut detail = json!({ "line": line.as_str(), "stampNs": stamp.0 });
-        let action = if active {
-            self.down.insert(line.clone(), stamp);
-            Action::GpioPress
-        } else {
-            if let Some(since) = self.down.remove(line) {
-                detail["pressNs"] = since.0.into();
-                detail["heldMs"] = ms(stamp.since(since));
-            }
-            Action::GpioRelease
-        };
-        let (user, name, role) = self.buttons.get(line)?;
-        Some(Record::new(action).by(user, name, *role).with(detail))
-    }
-
-    /// Edges are missing: the hold has no length.
-    fn edges_lost(&mut self, line: &LineName, active: bool, stamp: Mono) -> Option<Record> {
-        self.down.remove(line);
-        let (user, name, role) = self.buttons.get(line)?;
-        let detail = json!({ "line": line.as_str(), "active": active, "stampNs": stamp.0 });
-        Some(Record::new(Action::GpioEdgesLost).by(user, name, *role).with(detail))
     }
 
     /// A record goes out: does it say that somebody is cut off?
