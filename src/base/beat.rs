@@ -91,7 +91,7 @@ mod tests {
     fn a_thread_that_waits_is_woken_to_answer() {
         let (wake, woken) = sync_channel(1);
         let beat = Beat::new();
-        let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(())));
+        let pulse = Pulse::new(beat.clone(), move || _ = wake.try_send(()));
         let thread = std::thread::spawn(move || {
             woken.recv().unwrap();
             beat.answer();

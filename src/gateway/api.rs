@@ -141,8 +141,11 @@ struct Move {
 
 async fn move_line(State(api): State<Api>, Path(name): Path<String>, Json(to): Json<Move>) -> Response {
     let Some(board) = &api.board else { return real_board() };
-    match board.move_input(&LineName::from(name.as_str()), to.active, mono_now()) {
-        Ok(()) => Json(json!({ "name": name, "direction": "input", "active": to.active })).into_response(),
+    let stamp = mono_now();
+    match board.move_input(&LineName::from(name.as_str()), to.active, stamp) {
+        Ok(()) => {
+            Json(json!({ "name": name, "direction": "input", "active": to.active, "stampNs": stamp.0 })).into_response()
+        }
         Err(e) => (StatusCode::BAD_REQUEST, e.to_string()).into_response(),
     }
 }

@@ -6,7 +6,7 @@
 use super::Event;
 use super::media::{Command, MediaHandle};
 use crate::base::clock::mono_now;
-use crate::base::{BurstId, ChannelId, Mono, SessionId, SourceId};
+use crate::base::{Beat, BurstId, ChannelId, Mono, SessionId, SourceId};
 use crate::control::Input;
 use crate::hardware::audio::sim::Sound;
 use crate::hardware::audio::{AudioError, Capture, FRAME, Playback};
@@ -91,6 +91,10 @@ pub struct Endpoint {
     packets_waiting: AtomicUsize,
     overflowing: AtomicBool,
     stopping: AtomicBool,
+    /// The capture thread's sign of life.
+    pub capture_beat: Arc<Beat>,
+    /// The playback thread's.
+    pub playback_beat: Arc<Beat>,
 }
 
 /// How one endpoint listens and talks.
@@ -126,6 +130,8 @@ impl Endpoint {
             packets_waiting: AtomicUsize::new(0),
             overflowing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            capture_beat: Beat::new(),
+            playback_beat: Beat::new(),
         };
         (Arc::new(endpoint), PlaybackOrders(receiver))
     }
@@ -224,6 +230,7 @@ fn report(events: &tokio::sync::mpsc::Sender<Event>, event: Event) {
 /// Opens a device again and again until told to stop; tells the loop when that changes anything.
 fn with_device<D>(
     endpoint: &Endpoint,
+    beat: &Beat,
     part: &str,
     events: &tokio::sync::mpsc::Sender<Event>,
     works: impl Fn(bool) -> Input,
@@ -239,6 +246,7 @@ fn with_device<D>(
         }
     };
     while !endpoint.stopping.load(Ordering::Acquire) {
+        beat.answer();
         let failure = match open() {
             Ok(device) => {
                 tell(None);
@@ -253,6 +261,18 @@ fn with_device<D>(
     }
 }
 
+/// What a capture thread is called as a part of the gateway.
+#[must_use]
+pub fn capture_part(plan: &EndpointPlan) -> String {
+    format!("{} capture", plan.name)
+}
+
+/// What a playback thread is called as a part of the gateway.
+#[must_use]
+pub fn playback_part(plan: &EndpointPlan) -> String {
+    format!("{} playback", plan.name)
+}
+
 /// The capture thread: hears, measures, and talks while it has a burst.
 pub fn capture_thread(
     endpoint: &Endpoint,
@@ -261,7 +281,7 @@ pub fn capture_thread(
     events: &tokio::sync::mpsc::Sender<Event>,
     mut open: OpenCapture,
 ) {
-    let part = format!("{} capture", plan.name);
+    let part = capture_part(plan);
     let session = endpoint.session;
     let mut encoder = match Encoder::new(COMPLEXITY) {
         Ok(encoder) => encoder,
@@ -273,9 +293,10 @@ pub fn capture_thread(
     let (mut sequence, mut timestamp) = (0u64, 0u32);
     let mut packet = [0; MAX_PACKET];
     let works = |works| Input::Capture { session, works };
-    with_device(endpoint, &part, events, works, &mut open, |mut device| {
+    with_device(endpoint, &endpoint.capture_beat, &part, events, works, &mut open, |mut device| {
         let mut frame = [0i16; FRAME];
         loop {
+            endpoint.capture_beat.answer();
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }
@@ -340,7 +361,7 @@ pub fn playback_thread(
     events: &tokio::sync::mpsc::Sender<Event>,
     mut open: OpenPlayback,
 ) {
-    let part = format!("{} playback", plan.name);
+    let part = playback_part(plan);
     let session = endpoint.session;
     let waiting_frames = (plan.lead_in.as_millis() / FRAME_TIME.as_millis()) as usize;
     let sizes = Sizes { max_frames: Sizes::default().max_frames + waiting_frames, ..Sizes::default() };
@@ -352,8 +373,9 @@ pub fn playback_thread(
     let mut played = 0u64;
     let mut sounding: VecDeque<Vec<(ChannelId, Frame)>> = VecDeque::with_capacity(KEPT + 1);
     let works = |works| Input::Playback { session, works };
-    with_device(endpoint, &part, events, works, &mut open, |mut device| {
+    with_device(endpoint, &endpoint.playback_beat, &part, events, works, &mut open, |mut device| {
         loop {
+            endpoint.playback_beat.answer();
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }

@@ -158,10 +158,14 @@ impl Executor {
         [control, late, show].into_iter().flatten().min()
     }
 
-    /// How many parts have said whether they are up.
-    #[must_use]
-    pub fn reported_parts(&self) -> usize {
-        self.reported.len()
+    /// True if all of these parts have said whether they are up. From `end` on those that have not count as degraded.
+    pub fn have_all_reported(&mut self, parts: &[String], end: Mono) -> bool {
+        let silent: Vec<_> = parts.iter().filter(|part| !self.reported.contains_key(*part)).cloned().collect();
+        let late = self.now() >= end;
+        for part in silent.iter().filter(|_| late) {
+            self.part(part.clone(), Some("it has not said yet whether it is up".into()));
+        }
+        late || silent.is_empty()
     }
 
     /// The end, in good order: outputs at their safe level.
@@ -179,10 +183,11 @@ impl Executor {
         for event in self.parts.lines.drain() {
             match event {
                 LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
+                LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
+                LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
+                LineEvent::Returned { line, active_now, .. } => {
+                    self.input(Input::LineReturned { line, active: active_now });
                 }
-                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
         }
         let fault = self.parts.lines.fault();
@@ -241,7 +246,7 @@ impl Executor {
     pub fn event(&mut self, event: Event) {
         match event {
             Event::Input(input) => self.input(input),
-            Event::Lines => {}
+            Event::Lines | Event::Tick => {}
             Event::MediaRead => {
                 if let Reading::Since(_) = self.reading {
                     self.reading = Reading::Done;

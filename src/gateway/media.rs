@@ -1,7 +1,7 @@
 //! The media thread: owns the SFU and its UDP socket, carries out media requests, forwards packets.
 
 use super::Event;
-use crate::base::{ChannelId, ReplyId, SessionId, SourceId, UserId};
+use crate::base::{Beat, ChannelId, Pulse, ReplyId, SessionId, SourceId, UserId};
 use crate::control::Refusal;
 use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError, SfuEvent};
 use crate::net::udp::Datagrams;
@@ -125,6 +125,7 @@ pub struct MediaThread {
     events: tokio::sync::mpsc::Sender<Event>,
     /// Somebody waits for the socket to be empty.
     asked_to_read: bool,
+    beat: Arc<Beat>,
 }
 
 impl MediaThread {
@@ -145,13 +146,20 @@ impl MediaThread {
                 tracing::error!("the media thread cannot be woken: {e}");
             }
         });
-        Ok((handle, MediaThread { sfu, socket, poll, commands, events, asked_to_read: false }))
+        Ok((handle, MediaThread { sfu, socket, poll, commands, events, asked_to_read: false, beat: Beat::new() }))
+    }
+
+    /// The thread's sign of life.
+    #[must_use]
+    pub fn pulse(&self, handle: &MediaHandle) -> Pulse {
+        Pulse { beat: self.beat.clone(), wake: handle.wake.clone() }
     }
 
     /// Runs until [`Command::Stop`].
     pub fn run(mut self) {
         let mut ready = Events::with_capacity(16);
         loop {
+            self.beat.answer();
             let wait = self.sfu.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut ready, wait) {
                 Ok(()) => {}

@@ -9,18 +9,21 @@ pub mod endpoint;
 pub mod executor;
 pub mod limits;
 pub mod media;
+mod notify;
+mod outputs;
 pub mod people_api;
 pub mod reach;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+mod watchdog;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
-use crate::base::{ChannelId, Role, SessionId};
+use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::gpio;
+use crate::hardware::gpio::{self, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -38,6 +41,7 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use outputs::{AtTheEnd, Outputs};
 use reach::{Reach, Secure};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
@@ -45,7 +49,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use watchdog::Watched;
 
 /// Connections that may wait to be accepted.
 const LISTEN_QUEUE: u32 = 1024;
@@ -70,8 +75,10 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
-    /// Lines have edges to read.
+    /// Lines have edges to read, or outputs to be set again.
     Lines,
+    /// Somebody asks whether the loop is alive.
+    Tick,
     /// A part is up (`None`) or degraded, because ….
     Part {
         /// Which part.
@@ -198,6 +205,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
     let (board, board_part) = open_board(&config, &events)?;
+    let (outputs, hold) = Outputs::new(board.lines);
+    hold.on_panic();
+    let _end = AtTheEnd(hold.clone());
+    let mut watched =
+        vec![Watched { name: "media".into(), pulse: media_thread.pulse(&media), patience: watchdog::TALK }];
+    watched.extend(outputs.pulse().map(|pulse| Watched { name: "gpio".into(), pulse, patience: watchdog::TALK }));
+    watched.extend([("audit", audit_thread.pulse()), ("people", people.pulse())].map(|(name, pulse)| Watched {
+        name: name.into(),
+        pulse,
+        patience: watchdog::DISK,
+    }));
 
     let (live_sender, live) =
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
@@ -205,7 +223,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let api = api::Api {
         board: board.sim,
         panel: Arc::new(panel(&config, &tokens)?),
-        live,
+        live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
@@ -223,8 +241,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 4; // each voice has two; the board, the people, TLS and the audit are one each
+    let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
+        parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
+        let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
+        watched.extend(beats.map(|(way, beat)| Watched {
+            name: format!("{} {way}", plan.name),
+            pulse: Pulse::of_itself(beat.clone()),
+            patience: watchdog::SOUND,
+        }));
         let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
         threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
         let q = events.clone();
@@ -242,6 +267,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
                 tracing::error!("{} cannot be written: {e}", ready_file.display());
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+            notify::ready();
             for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
                 tracing::info!(
                     "from the network: {origin}/{}",
@@ -253,7 +279,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines: board.lines,
+        lines: Box::new(outputs),
         board: board_part,
         audit,
         wall_floor_ms: wall_floor,
@@ -265,8 +291,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
+    let beat = Beat::new();
+    let wake = events.clone();
+    let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(Event::Tick)));
+    watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
+    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
+    let alive = Arc::new(Notify::new());
+    let feed = alive.clone();
+    let limit = notify::watchdog_limit();
+    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), limit, move || feed.notify_one())?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
@@ -280,12 +314,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
+        never = notify::follow(&config, live, &alive) => match never {},
         () = stop => tracing::info!("stopping"),
     }
+    hold.hold(); // at once; the loop may have a queue to work off
+    notify::stopping();
     hangups.abort();
     drop(stop_loop);
     tokio::task::spawn_blocking(move || {
         control_thread.join().ok();
+        watchdog.stop(); // with what it asks people by
         for endpoint in &endpoints {
             endpoint.stop();
         }
@@ -427,7 +465,7 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::ZERO,
         };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
