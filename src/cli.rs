@@ -1,6 +1,7 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
 mod client;
+mod manual;
 mod people;
 
 use crate::audit;
@@ -10,7 +11,7 @@ use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,12 @@ enum Command {
     Ban(people::BanArgs),
     /// Has the running gateway read its configuration file again: channels, limits and times.
     Reload(people::ReloadArgs),
+    /// Writes man pages and shell completions for a package.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        dir: PathBuf,
+    },
     /// Reads the audit.
     Audit {
         #[command(subcommand)]
@@ -163,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
+        Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
     };
     match done {
