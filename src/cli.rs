@@ -1,6 +1,8 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
+mod board;
 mod client;
+mod gpio;
 mod manual;
 mod people;
 
@@ -9,6 +11,7 @@ use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
+use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -51,6 +54,12 @@ enum Command {
     Ban(people::BanArgs),
     /// Has the running gateway read its configuration file again: channels, limits and times.
     Reload(people::ReloadArgs),
+    /// Lists board profiles, shows where their lines are.
+    Board(board::BoardArgs),
+    /// Watches and moves GPIO lines by hand, while no gateway runs.
+    Gpio(gpio::GpioArgs),
+    /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
+    Unkey(gpio::From),
     /// Writes man pages and shell completions for a package.
     #[command(hide = true)]
     Manual {
@@ -170,6 +179,9 @@ pub fn main() -> ExitCode {
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
+        Command::Board(args) => board::run(args),
+        Command::Gpio(args) => gpio::run(args),
+        Command::Unkey(from) => gpio::unkey(&from),
         Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
     };
@@ -177,7 +189,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            ExitCode::from(if e.is::<ConfigError>() {
+            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() {
                 EX_CONFIG
             } else if e.is::<people::Refused>() {
                 EX_DATAERR

@@ -54,6 +54,11 @@ impl Port {
         matches!(self.keyer, Keyer::Playing(_) | Keyer::Draining { .. } | Keyer::Hang { .. })
     }
 
+    /// Somebody talks whom it does not transmit yet: its own carrier is open.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.keyer, Keyer::Blocked(_))
+    }
+
     /// E9: it could not be keyed now because its own carrier is open and goes first.
     pub(super) fn is_blocked_in_emergency(&self) -> bool {
         self.squelch.is_open() && self.spec.radio_first_in_emergency

@@ -32,6 +32,8 @@ pub struct Parts {
     pub now: Box<dyn Fn() -> Mono + Send>,
     /// The board's lines.
     pub lines: Box<dyn Lines>,
+    /// The name of the board as a part that is up or degraded.
+    pub board: String,
     /// Where records go.
     pub audit: Audit,
     /// The newest wall time that was ever stored (F17).
@@ -181,11 +183,16 @@ impl Executor {
         for event in self.parts.lines.drain() {
             match event {
                 LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
+                LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
+                LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
+                LineEvent::Returned { line, active_now, .. } => {
+                    self.input(Input::LineReturned { line, active: active_now });
                 }
-                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
+        }
+        let fault = self.parts.lines.fault();
+        if self.reported.get(&self.parts.board) != Some(&fault) {
+            self.part(self.parts.board.clone(), fault);
         }
     }
 

@@ -23,9 +23,7 @@ use crate::base::clock::{mono_now, unix_ms_now};
 use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::board::Backend;
-use crate::hardware::gpio::sim::SimBoard;
-use crate::hardware::gpio::{Lines, NoLines};
+use crate::hardware::gpio::{self, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -206,8 +204,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
-    let (lines, sim_board, board_part) = open_board(&config, &events)?;
-    let (outputs, hold) = Outputs::new(lines);
+    let (board, board_part) = open_board(&config, &events)?;
+    let (outputs, hold) = Outputs::new(board.lines);
     hold.on_panic();
     let _end = AtTheEnd(hold.clone());
     let mut watched =
@@ -223,7 +221,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
-        board: sim_board,
+        board: board.sim,
         panel: Arc::new(panel(&config, &tokens)?),
         live: live.clone(),
         tls: shown.clone(),
@@ -243,7 +241,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let mut parts = vec![board_part, "people".into(), "tls".into(), "audit".into()];
+    let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
     for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
         parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
         let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
@@ -282,6 +280,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         settings,
         now: Box::new(mono_now),
         lines: Box::new(outputs),
+        board: board_part,
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -376,33 +375,13 @@ fn at_once(stream: &tokio::net::TcpStream) {
     }
 }
 
-/// The board's lines, the simulated board if it is one, and what the part is called. A board that is not there is a degraded part.
-fn open_board(
-    config: &Config,
-    events: &mpsc::Sender<Event>,
-) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>, String)> {
-    let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
-    let wake = move || drop(wake.try_send(Event::Lines));
-    let mut sim_board = None;
-    let lines: Result<Box<dyn Lines>, String> = match board.backend {
-        Backend::Sim => {
-            let sim = SimBoard::new(&wanted);
-            sim.set_waker(Box::new(wake));
-            let lines = Box::new(sim.open());
-            sim_board = Some(sim);
-            Ok(lines)
-        }
-        #[cfg(feature = "rppal")]
-        Backend::Rppal => crate::hardware::gpio::rppal::RppalLines::open(&board, &wanted, wake)
-            .map(|lines| Box::new(lines) as Box<dyn Lines>)
-            .map_err(|e| e.to_string()),
-        #[cfg(not(feature = "rppal"))]
-        Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
-    };
-    let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
+/// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
+fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
+    let (board, wake) = (config.board()?, events.clone());
+    let opened = gpio::open(&board, &config.lines(), Arc::new(move || drop(wake.try_send(Event::Lines))));
     let part = format!("board '{}'", board.name);
-    events.try_send(Event::Part { part: part.clone(), why: lines.fault() }).ok();
-    Ok((lines, sim_board, part))
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
@@ -486,7 +465,7 @@ fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
             lead_in: Duration::ZERO,
         };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }

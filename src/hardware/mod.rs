@@ -6,3 +6,4 @@
 pub mod audio;
 pub mod board;
 pub mod gpio;
+pub mod header;

@@ -3,7 +3,7 @@
 //! Its outputs are register writes: the level stays when the process dies. So every way out of the program makes them
 //! safe here, and the board must have a pull or relay that unkeys.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake};
 use crate::base::{LineName, Mono};
 use crate::hardware::board::{Bias, Board, Line};
 use rppal::gpio::{Gpio, InputPin, Level, OutputPin, Trigger};
@@ -46,17 +46,15 @@ impl RppalLines {
     ///
     /// # Errors
     /// If this is no Raspberry Pi, or a pin is taken.
-    pub fn open(
-        board: &Board,
-        wanted: &[LineSpec],
-        wake: impl Fn() + Send + Clone + 'static,
-    ) -> Result<Self, GpioError> {
+    pub fn open(board: &Board, wanted: &[LineSpec], wake: &Wake) -> Result<Self, GpioError> {
         let (sender, edges) = sync_channel(QUEUE);
         let (mut inputs, mut outputs) = (BTreeMap::new(), Outputs::new());
         let lines = board.lines.iter().filter(|l| wanted.iter().any(|w| w.name == l.name));
         for line in lines {
             let gpio = Gpio::new().map_err(|e| failed(line, e))?;
-            let pin = gpio.get(line.offset.unwrap_or(u8::MAX)).map_err(|e| failed(line, e))?;
+            let pin = gpio
+                .get(line.offset.and_then(|o| u8::try_from(o).ok()).unwrap_or(u8::MAX))
+                .map_err(|e| failed(line, e))?;
             let active = if line.active_low { Level::Low } else { Level::High };
             match line.direction {
                 Direction::Output => {
