@@ -2,6 +2,7 @@
 
 mod board;
 mod client;
+mod emergency;
 mod gpio;
 mod manual;
 mod people;
@@ -58,6 +59,10 @@ enum Command {
     Board(board::BoardArgs),
     /// Watches and moves GPIO lines by hand, while no gateway runs.
     Gpio(gpio::GpioArgs),
+    /// Tries the emergency button out.
+    Emergency(emergency::EmergencyArgs),
+    /// Prints what the lamps of a desk say, and how.
+    Lamps,
     /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
     Unkey(gpio::From),
     /// Writes man pages and shell completions for a package.
@@ -181,6 +186,11 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => people::reload(&args),
         Command::Board(args) => board::run(args),
         Command::Gpio(args) => gpio::run(args),
+        Command::Emergency(args) => emergency::run(args),
+        Command::Lamps => {
+            print_lamps();
+            Ok(())
+        }
         Command::Unkey(from) => gpio::unkey(&from),
         Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
@@ -234,6 +244,13 @@ fn start(run: Run) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn print_lamps() {
+    for code in crate::control::CODES {
+        println!("{:<10} {}{}", code.shows.as_str(), code.looks, if code.sounds { " (the buzzer too)" } else { "" });
+        println!("           {}", code.means);
+    }
 }
 
 fn print_token(token: &Token) -> anyhow::Result<()> {

@@ -516,22 +516,44 @@ impl Config {
     /// Every line that the configuration uses.
     #[must_use]
     pub fn lines(&self) -> Vec<LineSpec> {
-        let line = |name: &Option<String>, direction| name.as_deref().map(|n| LineSpec { name: n.into(), direction });
-        let mut lines = Vec::new();
+        self.line_uses().into_iter().map(|(spec, _)| spec).collect()
+    }
+
+    /// Every line that the configuration uses, with what it is used for in words.
+    #[must_use]
+    pub fn line_uses(&self) -> Vec<(LineSpec, String)> {
+        use Direction::{Input, Output};
+        let mut uses = Vec::new();
+        let mut add = |line: &Option<String>, direction, what: String| {
+            uses.extend(name(line).map(|name| (LineSpec { name, direction }, what)));
+        };
         for desk in &self.desks {
-            let of_desk = [&desk.ptt_line, &desk.ptt_opening_line, &desk.emergency_line, &desk.emergency_opening_line];
-            let of_button = |b: &'_ Button| [b.ptt_line.clone(), b.ptt_opening_line.clone(), b.select_line.clone()];
-            let inputs = of_desk.into_iter().cloned().chain(desk.buttons.iter().flat_map(of_button));
-            lines.extend(inputs.filter_map(|name| line(&name, Direction::Input)));
-            let lamps = desk.buttons.iter().map(|b| &b.tally_line);
-            let outputs = lamps.chain([&desk.emergency_tally_line, &desk.fault_tally_line, &desk.buzzer_line]);
-            lines.extend(outputs.filter_map(|name| line(name, Direction::Output)));
+            for button in &desk.buttons {
+                let channels =
+                    button.channel.ids().iter().map(|id| self.channel_name(id)).collect::<Vec<_>>().join(", ");
+                add(&button.ptt_line, Input, format!("PTT of {channels}"));
+                add(&button.ptt_opening_line, Input, format!("second contact of the PTT of {channels}"));
+                add(&button.select_line, Input, format!("selector at {channels}"));
+                add(&button.tally_line, Output, format!("lamp of {channels}"));
+            }
+            let of = |what: &str| format!("{what} of {}", desk.name);
+            add(&desk.ptt_line, Input, of("PTT"));
+            add(&desk.ptt_opening_line, Input, of("second contact of the PTT"));
+            add(&desk.emergency_line, Input, of("emergency button"));
+            add(&desk.emergency_opening_line, Input, of("second contact of the emergency button"));
+            add(&desk.emergency_tally_line, Output, of("emergency lamp"));
+            add(&desk.fault_tally_line, Output, of("fault lamp"));
+            add(&desk.buzzer_line, Output, of("buzzer"));
         }
         for radio in &self.radios {
-            lines.extend(line(&radio.carrier_line, Direction::Input));
-            lines.extend(line(&radio.ptt_line, Direction::Output));
+            add(&radio.carrier_line, Input, format!("carrier of {}", radio.name));
+            add(&radio.ptt_line, Output, format!("PTT output of {}", radio.name));
         }
-        lines
+        uses
+    }
+
+    fn channel_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.channels.iter().find(|c| c.id == id).map_or(id, |c| &c.name)
     }
 
     /// What the core is told. Desks and ports get the session ids 1, 2, …; `sources` are theirs, in the same order.
