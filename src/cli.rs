@@ -4,6 +4,7 @@ mod board;
 mod client;
 mod emergency;
 mod gpio;
+mod manual;
 mod people;
 
 use crate::audit;
@@ -14,7 +15,7 @@ use crate::gateway::{self, Options};
 use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +65,12 @@ enum Command {
     Lamps,
     /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
     Unkey(gpio::From),
+    /// Writes man pages and shell completions for a package.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        dir: PathBuf,
+    },
     /// Reads the audit.
     Audit {
         #[command(subcommand)]
@@ -185,6 +192,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Unkey(from) => gpio::unkey(&from),
+        Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
     };
     match done {
