@@ -3,7 +3,9 @@
 mod audit;
 mod board;
 mod client;
+mod emergency;
 mod gpio;
+mod manual;
 mod people;
 mod recording;
 
@@ -14,7 +16,7 @@ use crate::gateway::{self, Options};
 use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,12 +60,22 @@ enum Command {
     Board(board::BoardArgs),
     /// Watches and moves GPIO lines by hand, while no gateway runs.
     Gpio(gpio::GpioArgs),
+    /// Tries the emergency button out.
+    Emergency(emergency::EmergencyArgs),
+    /// Prints what the lamps of a desk say, and how.
+    Lamps,
     /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
     Unkey(gpio::From),
     /// Reads, exports and verifies the audit.
     Audit(audit::AuditArgs),
     /// Lists and copies recordings.
     Recording(recording::RecordingArgs),
+    /// Writes man pages and shell completions for a package.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -158,7 +170,13 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => people::reload(&args),
         Command::Board(args) => board::run(args),
         Command::Gpio(args) => gpio::run(args),
+        Command::Emergency(args) => emergency::run(args),
+        Command::Lamps => {
+            print_lamps();
+            Ok(())
+        }
         Command::Unkey(from) => gpio::unkey(&from),
+        Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit(args) => audit::run(&args),
         Command::Recording(args) => recording::run(&args),
     };
@@ -211,6 +229,13 @@ fn start(run: Run) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn print_lamps() {
+    for code in crate::control::CODES {
+        println!("{:<10} {}{}", code.shows.as_str(), code.looks, if code.sounds { " (the buzzer too)" } else { "" });
+        println!("           {}", code.means);
+    }
 }
 
 fn print_token(token: &Token) -> anyhow::Result<()> {

@@ -456,6 +456,33 @@ fn edges_that_a_stall_kept_waiting_are_judged_by_their_stamps() {
 }
 
 #[test]
+fn a_desk_whose_chip_goes_lets_go_while_everybody_else_talks_on_and_serves_again_when_it_is_back() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["medical"]);
+    w.line("desk.ptt.ops", true);
+    assert_eq!(w.open_gates(), ["ops b1 p1"]);
+    let before = w.audit_length();
+    w.board.unplug();
+    w.turn();
+    assert_eq!(w.open_gates(), [""; 0], "a button that cannot be read is let go (F10)");
+    assert!(w.executor.degraded().any(|(part, why)| part == "board 'sim'" && why.contains("unplugged")));
+    w.ask(gina, "ptt-start", json!({ "channelId": "medical" }));
+    assert_eq!(w.open_gates(), ["medical b2 p101"]);
+    w.board.plug();
+    w.turn();
+    assert_eq!(w.open_gates(), ["medical b2 p101"], "still pressed, but it was not pressed now (E3)");
+    assert_eq!(w.executor.degraded().count(), 0);
+    assert!(w.lit("desk.tally.medical"), "lamps show what is so now");
+    w.line("desk.ptt.ops", false);
+    w.line("desk.ptt.ops", true);
+    assert_eq!(w.open_gates(), ["medical b2 p101", "ops b3 p1"]);
+    let said = w.audited(before);
+    for action in ["system.degraded", "system.healed"] {
+        assert_eq!(said.iter().filter(|s| s.as_str() == action).count(), 1, "{said:?}");
+    }
+}
+
+#[test]
 fn a_pressed_desk_button_outlives_a_stall() {
     let mut w = World::new();
     w.line("desk.ptt.ops", true);

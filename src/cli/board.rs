@@ -76,27 +76,7 @@ fn chip(board: &Board) -> String {
 
 /// What the configuration makes of each line.
 fn uses(config: &Config) -> Uses {
-    let channel_name = |id: &str| config.channels.iter().find(|c| c.id == id).map_or(id, |c| &c.name).to_owned();
-    let mut uses = Uses::new();
-    let mut add = |line: &Option<String>, what: String| {
-        if let Some(line) = line {
-            uses.insert(line.as_str().into(), what);
-        }
-    };
-    for desk in &config.desks {
-        for button in &desk.buttons {
-            let channel = button.channel.ids().iter().map(|id| channel_name(id)).collect::<Vec<_>>().join(", ");
-            add(&button.ptt_line, format!("PTT of {channel}"));
-            add(&button.tally_line, format!("lamp of {channel}"));
-        }
-        add(&desk.emergency_line, format!("emergency button of {}", desk.name));
-        add(&desk.emergency_tally_line, format!("emergency lamp of {}", desk.name));
-    }
-    for radio in &config.radios {
-        add(&radio.carrier_line, format!("carrier of {}", radio.name));
-        add(&radio.ptt_line, format!("PTT output of {}", radio.name));
-    }
-    uses
+    config.line_uses().into_iter().map(|(spec, what)| (spec.name, what)).collect()
 }
 
 /// How a line rests and what it does when it is active.

@@ -97,7 +97,7 @@ fn only(lines: Vec<LineSpec>, direction: Direction) -> Vec<LineSpec> {
     lines.into_iter().filter(|spec| spec.direction == direction).collect()
 }
 
-fn must_be_real(board: &Board) -> anyhow::Result<()> {
+pub(super) fn must_be_real(board: &Board) -> anyhow::Result<()> {
     if board.backend == Backend::Sim {
         bail!("'{}' has no real lines: they live inside the gateway; use its front panel", board.name);
     }

@@ -386,6 +386,12 @@ impl Control {
         self.queue.pop_front()
     }
 
+    /// The inside sessions of desks and ports.
+    #[must_use]
+    pub fn local_sessions(&self) -> Vec<SessionId> {
+        self.sessions.iter().filter(|(_, s)| s.local.is_some()).map(|(id, _)| *id).collect()
+    }
+
     /// Users on the network, each once.
     #[must_use]
     pub fn network_users(&self) -> BTreeSet<&UserId> {

@@ -507,7 +507,11 @@ impl Config {
                 wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
             }
         }
-        let emergency = self.desks.iter().filter_map(|d| d.emergency_line.as_deref().map(LineName::from));
+        let emergency: Vec<_> = self.desks.iter().filter_map(|d| name(&d.emergency_line)).collect();
+        let opening = self.desks.iter().flat_map(|d| {
+            let of_buttons = d.buttons.iter().map(|b| &b.ptt_opening_line);
+            of_buttons.chain([&d.emergency_opening_line, &d.ptt_opening_line]).filter_map(name)
+        });
         match self.board() {
             Err(BoardError(errors)) => {
                 for error in errors {
@@ -515,7 +519,7 @@ impl Config {
                 }
             }
             Ok(board) => {
-                for (line, sentence) in board.misfits(&self.lines(), &emergency.collect::<Vec<_>>()) {
+                for (line, sentence) in board.misfits(&self.lines(), &emergency, &opening.collect::<Vec<_>>()) {
                     wrong(Some(line.as_str()), sentence);
                 }
             }
@@ -525,22 +529,44 @@ impl Config {
     /// Every line that the configuration uses.
     #[must_use]
     pub fn lines(&self) -> Vec<LineSpec> {
-        let line = |name: &Option<String>, direction| name.as_deref().map(|n| LineSpec { name: n.into(), direction });
-        let mut lines = Vec::new();
+        self.line_uses().into_iter().map(|(spec, _)| spec).collect()
+    }
+
+    /// Every line that the configuration uses, with what it is used for in words.
+    #[must_use]
+    pub fn line_uses(&self) -> Vec<(LineSpec, String)> {
+        use Direction::{Input, Output};
+        let mut uses = Vec::new();
+        let mut add = |line: &Option<String>, direction, what: String| {
+            uses.extend(name(line).map(|name| (LineSpec { name, direction }, what)));
+        };
         for desk in &self.desks {
-            let of_desk = [&desk.ptt_line, &desk.ptt_opening_line, &desk.emergency_line, &desk.emergency_opening_line];
-            let of_button = |b: &'_ Button| [b.ptt_line.clone(), b.ptt_opening_line.clone(), b.select_line.clone()];
-            let inputs = of_desk.into_iter().cloned().chain(desk.buttons.iter().flat_map(of_button));
-            lines.extend(inputs.filter_map(|name| line(&name, Direction::Input)));
-            let lamps = desk.buttons.iter().map(|b| &b.tally_line);
-            let outputs = lamps.chain([&desk.emergency_tally_line, &desk.fault_tally_line, &desk.buzzer_line]);
-            lines.extend(outputs.filter_map(|name| line(name, Direction::Output)));
+            for button in &desk.buttons {
+                let channels =
+                    button.channel.ids().iter().map(|id| self.channel_name(id)).collect::<Vec<_>>().join(", ");
+                add(&button.ptt_line, Input, format!("PTT of {channels}"));
+                add(&button.ptt_opening_line, Input, format!("second contact of the PTT of {channels}"));
+                add(&button.select_line, Input, format!("selector at {channels}"));
+                add(&button.tally_line, Output, format!("lamp of {channels}"));
+            }
+            let of = |what: &str| format!("{what} of {}", desk.name);
+            add(&desk.ptt_line, Input, of("PTT"));
+            add(&desk.ptt_opening_line, Input, of("second contact of the PTT"));
+            add(&desk.emergency_line, Input, of("emergency button"));
+            add(&desk.emergency_opening_line, Input, of("second contact of the emergency button"));
+            add(&desk.emergency_tally_line, Output, of("emergency lamp"));
+            add(&desk.fault_tally_line, Output, of("fault lamp"));
+            add(&desk.buzzer_line, Output, of("buzzer"));
         }
         for radio in &self.radios {
-            lines.extend(line(&radio.carrier_line, Direction::Input));
-            lines.extend(line(&radio.ptt_line, Direction::Output));
+            add(&radio.carrier_line, Input, format!("carrier of {}", radio.name));
+            add(&radio.ptt_line, Output, format!("PTT output of {}", radio.name));
         }
-        lines
+        uses
+    }
+
+    fn channel_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.channels.iter().find(|c| c.id == id).map_or(id, |c| &c.name)
     }
 
     /// What the core is told. Desks and ports get the session ids 1, 2, …; `sources` are theirs, in the same order.
@@ -751,6 +777,50 @@ mod tests {
         assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+
+    #[test]
+    fn errors_of_a_desks_wiring_name_their_line_and_a_remedy() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let errors = |lines: &str| {
+            Config::parse(&format!("board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\n{lines}"), "x.toml")
+                .unwrap_err()
+                .0
+        };
+        let selector = errors("ptt_line = \"button.1\"");
+        assert!(selector[0].contains("desk 'd' needs both for a selector: ptt_line in [[desk]], and"), "{selector:?}");
+        let alone = errors("emergency_opening_line = \"emergency.nc\"");
+        assert!(alone[0].contains("has the second contact 'emergency.nc' without a first one"), "{alone:?}");
+        let same = errors("emergency_line = \"emergency\"\nemergency_opening_line = \"button.1\"");
+        assert!(same[0].contains("'button.1' is normally open, and a second contact must open"), "{same:?}");
+        let closed = errors("emergency_line = \"emergency.nc\"");
+        assert!(closed[0].contains("a cut wire would look like an emergency"), "{closed:?}");
+        let stuck = errors("stuck_alarm_s = 5");
+        assert!(stuck[0].contains("stuck_alarm_s = 5; use 10 to 600"), "{stuck:?}");
+        let channel = errors("[[desk.button]]\nchannel = 3");
+        assert!(channel[0].contains("write a channel's id, such as \"ops\", or a list of them"), "{channel:?}");
+        let none = errors("[[desk.button]]\nchannel = []\nptt_line = \"button.1\"");
+        assert!(none[0].contains("has a button for no channel"), "{none:?}");
+    }
+
+    #[test]
+    fn a_desk_may_have_a_selector_or_a_button_for_several_channels() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let text = format!(
+            "board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\nptt_line = \"button.1\"\nemergency_mode = \"latch\"\n\
+             [[desk.button]]\nchannel = \"ops\"\nselect_line = \"button.2\"\n\
+             [[desk.button]]\nchannel = [\"ops\", \"medical\"]\nptt_line = \"button.3\"\ntally_line = \"lamp.1\"\n"
+        );
+        let config = Config::parse(&text, "x.toml").unwrap();
+        let spec = &config.settings(&[SourceId(1)]).desks[0];
+        let select = [("button.2".into(), "ops".into())];
+        let ptt: Vec<_> =
+            spec.ptt.iter().map(|p| (p.button.line.as_str(), p.channels.len(), p.select.clone())).collect();
+        assert_eq!(ptt, [("button.3", 2, vec![]), ("button.1", 0, select.to_vec())]);
+        assert_eq!((spec.tally[0].1.len(), spec.latch, config.desks[0].channels().len()), (2, true, 2));
+        let uses: Vec<_> =
+            config.line_uses().into_iter().map(|(spec, what)| format!("{}: {what}", spec.name)).collect();
+        assert!(uses.contains(&"button.3: PTT of Operations, Medical".to_owned()), "{uses:?}");
     }
 
     #[test]
