@@ -66,16 +66,16 @@ enum Command {
     Lamps,
     /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
     Unkey(gpio::From),
-    /// Reads, exports and verifies the audit.
-    Audit(audit::AuditArgs),
-    /// Lists and copies recordings.
-    Recording(recording::RecordingArgs),
     /// Writes man pages and shell completions for a package.
     #[command(hide = true)]
     Manual {
         /// Where to.
         dir: PathBuf,
     },
+    /// Reads, exports and verifies the audit.
+    Audit(audit::AuditArgs),
+    /// Lists and copies recordings.
+    Recording(recording::RecordingArgs),
 }
 
 #[derive(Args)]

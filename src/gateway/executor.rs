@@ -577,6 +577,7 @@ impl Executor {
             "degraded": degraded,
             "readiness": wire::readiness(&self.control.readiness()),
             "receipt": wire::receipts(self.control.receipt()),
+            "lines": self.control.outputs().iter().map(|(line, active)| json!({ "name": line, "direction": "output", "active": active })).collect::<Vec<_>>(),
             "lamps": self.control.lamps().iter().map(|(line, shows)| (line.to_string(), shows.as_str().into())).collect::<serde_json::Map<_, _>>(),
         });
         self.parts.live.send_replace(view);

@@ -27,6 +27,7 @@ use crate::base::clock::{mono_now, unix_ms_now, wall_now};
 use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
+use crate::hardware::board::Backend;
 use crate::hardware::gpio::{self, Lines};
 use crate::media::gates::Gates;
 use crate::media::sfu::{LocalFrame, Sfu, SfuConfig, SfuEvent};
@@ -566,8 +567,17 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
     };
     Ok(json!({
         "event": config.event.id,
-        "desk": config.desks.first().map(|d| json!({ "user": d.user, "name": d.name })),
-        "ports": config.radios.iter().map(|r| json!({ "id": r.id, "name": r.name, "channel": r.channel })).collect::<Vec<_>>(),
+        "simulated": config.board()?.backend == Backend::Sim,
+        "desk": config.desks.first().map(|d| {
+            let buttons = d.buttons.iter().map(|b| json!({ "channels": b.channel.ids(), "pttLine": b.ptt_line, "tallyLine": b.tally_line }));
+            json!({
+                "user": d.user, "name": d.name, "buttons": buttons.collect::<Vec<_>>(),
+                "emergencyLine": d.emergency_line, "emergencyTallyLine": d.emergency_tally_line, "faultTallyLine": d.fault_tally_line,
+            })
+        }),
+        "ports": config.radios.iter().map(|r| json!({
+            "id": r.id, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
+        })).collect::<Vec<_>>(),
         "emergencyHoldMs": config.event.emergency_hold_ms,
         "links": [
             link("General user", "guest-1", "Guest 1", Role::General)?,
