@@ -7,7 +7,8 @@
 //! modprobe gpio-sim; CROSSPATCH_GPIO_RIG=cdev gpio-test
 //! ```
 //!
-//! and, built with `--features rppal`, on a pretended Raspberry Pi, where edges are real and levels mean nothing:
+//! and, built with `--features rppal`, on a pretended Raspberry Pi, where edges are real and levels mean nothing. Before
+//! the `cdev` run or on a fresh system, since `rppal` looks for its chip from gpiochip0 upwards without a gap:
 //!
 //! ```text
 //! modprobe gpio-sim; mount -t tmpfs none /sys/firmware; mkdir -p /sys/firmware/devicetree/base
@@ -275,6 +276,10 @@ impl Rig for RppalRig {
     }
 
     fn open(&self, wake: Wake) -> Box<dyn Lines> {
+        // A pull that is written into a plain file pulls nothing.
+        for line in ["a", "low", "slow"] {
+            self.pull(line, false);
+        }
         open(&self.board(), &specs(&self.board()), wake).lines
     }
 
@@ -352,7 +357,7 @@ impl Desk {
         let events = self.until("edge", |seen| !seen.is_empty());
         match events.as_slice() {
             [LineEvent::Edge(e)] if e.line.as_str() == line => (e.active, e.stamp, e.sequence),
-            other => panic!("one edge of {line} was expected: {other:?}"),
+            other => panic!("one edge of {line} was expected: {other:?}; {:?}", self.lines.fault()),
         }
     }
 }
@@ -492,6 +497,9 @@ fn the_wrong_line_is_refused() {
 fn a_chip_that_goes_releases_its_inputs_and_its_return_restores_everything() {
     let (rig, _alone) = rig();
     let mut desk = Desk::open(&*rig);
+    for active in [true, false] {
+        desk.edge(&*rig, "low", active);
+    }
     desk.edge(&*rig, "a", true);
     desk.lines.set(&"key".into(), true).unwrap();
     if !rig.plug(false) {

@@ -160,3 +160,22 @@ async fn a_process_that_was_stopped_as_a_whole_has_no_thread_that_hangs() -> Res
     ensure!(!judged, "somebody was judged: {:#?}", gateway.audit()?);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_chip_that_is_unplugged_unkeys_is_told_as_a_degraded_part_and_heals_without_a_restart() -> Result<()> {
+    let supervisor = Supervisor::new()?;
+    let gateway = supervisor.start().await?;
+    let plug = |present: bool| format!("{{\"present\": {present}}}");
+    gateway.move_line("desk.ptt.security", true).await?;
+    wait_until(&supervisor, &gateway, "radio.vhf.ptt", true).await?;
+    ensure!(gateway.call("", "POST /api/sim/chip", &plug(false)).await?.0 == 200);
+    gateway.audited("action = 'system.degraded' AND detail LIKE '%the simulated chip is unplugged%'").await?;
+    gateway.audited("action = 'ptt.stop' AND channel = 'security'").await?;
+    ensure!(!is_active(&gateway, "radio.vhf.ptt").await?);
+    gateway.move_line("desk.ptt.security", false).await.ok(); // nobody hears of it: no edge, no stamp
+    ensure!(gateway.call("", "POST /api/sim/chip", &plug(true)).await?.0 == 200);
+    gateway.audited("action = 'system.healed' AND detail LIKE '%board%'").await?;
+    ensure!(!is_active(&gateway, "radio.vhf.ptt").await?, "nobody talks, though the button was pressed before");
+    gateway.move_line("desk.ptt.security", true).await?;
+    wait_until(&supervisor, &gateway, "radio.vhf.ptt", true).await
+}

@@ -1,5 +1,6 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
+use super::keeping;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, PttSpec, Settings, Tuning};
@@ -42,6 +43,12 @@ pub struct Config {
     /// Where media comes in.
     #[serde(default)]
     pub media: Media,
+    /// How long records are kept.
+    #[serde(default)]
+    pub audit: keeping::Audit,
+    /// What is recorded.
+    #[serde(default)]
+    pub recorder: keeping::Recorder,
 }
 
 /// `[tls]`
@@ -492,13 +499,19 @@ impl Config {
             }
         }
         self.tls.check(&mut wrong);
+        self.audit.check(&mut wrong);
+        self.recorder.check(known, &mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
                 wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
             }
         }
-        let emergency = self.desks.iter().filter_map(|d| d.emergency_line.as_deref().map(LineName::from));
+        let emergency: Vec<_> = self.desks.iter().filter_map(|d| name(&d.emergency_line)).collect();
+        let opening = self.desks.iter().flat_map(|d| {
+            let of_buttons = d.buttons.iter().map(|b| &b.ptt_opening_line);
+            of_buttons.chain([&d.emergency_opening_line, &d.ptt_opening_line]).filter_map(name)
+        });
         match self.board() {
             Err(BoardError(errors)) => {
                 for error in errors {
@@ -506,7 +519,7 @@ impl Config {
                 }
             }
             Ok(board) => {
-                for (line, sentence) in board.misfits(&self.lines(), &emergency.collect::<Vec<_>>()) {
+                for (line, sentence) in board.misfits(&self.lines(), &emergency, &opening.collect::<Vec<_>>()) {
                     wrong(Some(line.as_str()), sentence);
                 }
             }
@@ -764,6 +777,50 @@ mod tests {
         assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+
+    #[test]
+    fn errors_of_a_desks_wiring_name_their_line_and_a_remedy() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let errors = |lines: &str| {
+            Config::parse(&format!("board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\n{lines}"), "x.toml")
+                .unwrap_err()
+                .0
+        };
+        let selector = errors("ptt_line = \"button.1\"");
+        assert!(selector[0].contains("desk 'd' needs both for a selector: ptt_line in [[desk]], and"), "{selector:?}");
+        let alone = errors("emergency_opening_line = \"emergency.nc\"");
+        assert!(alone[0].contains("has the second contact 'emergency.nc' without a first one"), "{alone:?}");
+        let same = errors("emergency_line = \"emergency\"\nemergency_opening_line = \"button.1\"");
+        assert!(same[0].contains("'button.1' is normally open, and a second contact must open"), "{same:?}");
+        let closed = errors("emergency_line = \"emergency.nc\"");
+        assert!(closed[0].contains("a cut wire would look like an emergency"), "{closed:?}");
+        let stuck = errors("stuck_alarm_s = 5");
+        assert!(stuck[0].contains("stuck_alarm_s = 5; use 10 to 600"), "{stuck:?}");
+        let channel = errors("[[desk.button]]\nchannel = 3");
+        assert!(channel[0].contains("write a channel's id, such as \"ops\", or a list of them"), "{channel:?}");
+        let none = errors("[[desk.button]]\nchannel = []\nptt_line = \"button.1\"");
+        assert!(none[0].contains("has a button for no channel"), "{none:?}");
+    }
+
+    #[test]
+    fn a_desk_may_have_a_selector_or_a_button_for_several_channels() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let text = format!(
+            "board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\nptt_line = \"button.1\"\nemergency_mode = \"latch\"\n\
+             [[desk.button]]\nchannel = \"ops\"\nselect_line = \"button.2\"\n\
+             [[desk.button]]\nchannel = [\"ops\", \"medical\"]\nptt_line = \"button.3\"\ntally_line = \"lamp.1\"\n"
+        );
+        let config = Config::parse(&text, "x.toml").unwrap();
+        let spec = &config.settings(&[SourceId(1)]).desks[0];
+        let select = [("button.2".into(), "ops".into())];
+        let ptt: Vec<_> =
+            spec.ptt.iter().map(|p| (p.button.line.as_str(), p.channels.len(), p.select.clone())).collect();
+        assert_eq!(ptt, [("button.3", 2, vec![]), ("button.1", 0, select.to_vec())]);
+        assert_eq!((spec.tally[0].1.len(), spec.latch, config.desks[0].channels().len()), (2, true, 2));
+        let uses: Vec<_> =
+            config.line_uses().into_iter().map(|(spec, what)| format!("{}: {what}", spec.name)).collect();
+        assert!(uses.contains(&"button.3: PTT of Operations, Medical".to_owned()), "{uses:?}");
     }
 
     #[test]

@@ -314,9 +314,15 @@ impl Board {
         hazards
     }
 
-    /// What keeps this board from serving `wanted`, a sentence each. `emergency` lines may not be normally closed.
+    /// What keeps this board from serving `wanted`, a sentence each. `emergency` lines may not be normally closed, second
+    /// contacts in `opening` must be.
     #[must_use]
-    pub fn misfits(&self, wanted: &[LineSpec], emergency: &[LineName]) -> Vec<(LineName, String)> {
+    pub fn misfits(
+        &self,
+        wanted: &[LineSpec],
+        emergency: &[LineName],
+        opening: &[LineName],
+    ) -> Vec<(LineName, String)> {
         let mut misfits = Vec::new();
         for spec in wanted {
             let sentence = match self.lines.iter().find(|l| l.name == spec.name) {
@@ -333,6 +339,13 @@ impl Board {
                 Some(line) if line.contact == Contact::NormallyClosed && emergency.contains(&spec.name) => {
                     format!(
                         "line '{}' is normally closed: a cut wire would look like an emergency; use a normally open contact",
+                        spec.name
+                    )
+                }
+                Some(line) if line.contact == Contact::NormallyOpen && opening.contains(&spec.name) => {
+                    format!(
+                        "line '{}' is normally open, and a second contact must open when the button is pressed; use a line with \
+                         contact = \"normally-closed\"",
                         spec.name
                     )
                 }
@@ -469,7 +482,7 @@ mod tests {
         let text = "name = \"x\"\nbackend = \"sim\"\n[[line]]\nname = \"e\"\ndirection = \"input\"\ncontact = \"normally-closed\"\n";
         let board = Board::parse(text, "x.toml").unwrap();
         let wanted = [LineSpec { name: "e".into(), direction: Direction::Input }];
-        assert!(board.misfits(&wanted, &["e".into()])[0].1.contains("cut wire"));
-        assert!(board.misfits(&wanted, &[]).is_empty());
+        assert!(board.misfits(&wanted, &["e".into()], &[])[0].1.contains("cut wire"));
+        assert!(board.misfits(&wanted, &[], &["e".into()]).is_empty());
     }
 }

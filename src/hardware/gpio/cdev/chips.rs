@@ -132,8 +132,8 @@ fn held(line: &Line, holder: &str) -> String {
     let name = &line.name;
     if holder.starts_with(CONSUMER) {
         return format!(
-            "gpio line '{name}' is held by a running gateway, as '{holder}'; use its front panel, or stop it first: \
-             systemctl stop crosspatch"
+            "gpio line '{name}' is held by crosspatch already, as '{holder}'; use the front panel of the running gateway, \
+             or stop it first: systemctl stop crosspatch"
         );
     }
     format!("gpio line '{name}' is held by '{holder}'; stop that program, and the line is taken by itself")
