@@ -64,7 +64,8 @@ pub(super) fn link(before: Digest, row: &Row) -> Digest {
 
 /// Lower-case hex.
 pub(super) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
 pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
