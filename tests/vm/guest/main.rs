@@ -11,4 +11,5 @@ mod chip;
 mod native;
 mod service;
 mod sound;
+mod technician;
 mod unplugged;

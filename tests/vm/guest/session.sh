@@ -21,9 +21,9 @@ status=0
 for suite in $suites; do
   echo "suite $suite"
   case $suite in
-    vm) /host/vm --test-threads=1 "$@" ;;
-    cdev) CROSSPATCH_GPIO_RIG=cdev /host/gpio --test-threads=1 "$@" ;;
-    rppal) pretend_to_be_a_pi && CROSSPATCH_GPIO_RIG=rppal /host/gpio --test-threads=1 "$@" ;;
+    vm) /host/vm --test-threads=1 --color=never "$@" ;;
+    cdev) CROSSPATCH_GPIO_RIG=cdev /host/gpio --test-threads=1 --color=never "$@" ;;
+    rppal) pretend_to_be_a_pi && CROSSPATCH_GPIO_RIG=rppal /host/gpio --test-threads=1 --color=never "$@" ;;
     *) false ;;
   esac || status=1
 done
