@@ -43,7 +43,7 @@ pub enum VoiceError {
 }
 
 #[cfg(test)]
-mod signal {
+pub(crate) mod signal {
     use super::{FRAME, Frame, RATE};
 
     /// Frame number `index` of a sine.
