@@ -13,6 +13,7 @@ mod desk;
 mod emergency;
 mod floor;
 mod hold;
+mod keyer;
 mod members;
 mod message;
 mod moderation;
@@ -25,6 +26,7 @@ mod tally;
 mod tests;
 
 pub use message::{Actor, Answer, ChannelState, Claims, Effect, Holder, Input, Interruption, Keep, Push, Refusal};
+pub use radio::{PortState, Receiver, Transmitter};
 pub use readiness::{RadioState, Reach, Readiness, Receipt};
 
 use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
@@ -148,10 +150,20 @@ pub struct PortSpec {
     pub lead_in: Duration,
     /// Last audio to unkey.
     pub ptt_hang: Duration,
+    /// A carrier that is over before this counts for nothing (flap suppression).
+    pub flap: Duration,
+    /// How long the floor is kept after the carrier's end: the end of what was said is still on its way through the card.
+    pub linger: Duration,
     /// Own carrier is ignored for this long after an own transmission.
     pub inhibit: Duration,
     /// The longest carrier; takes the place of the talk limit.
     pub carrier_timeout: Duration,
+    /// The longest time keyed, but in an emergency (E9).
+    pub transmit_timeout: Duration,
+    /// True: a tone ends every transmission.
+    pub courtesy_tone: bool,
+    /// How often the station identifies itself, at the end of a transmission; `None`: never.
+    pub ident_interval: Option<Duration>,
     /// True: keying waits while the port's own carrier is open (simplex).
     pub radio_first: bool,
     /// The same during an emergency (E9).

@@ -68,6 +68,13 @@ enum Order {
     End(ChannelId, BurstId),
     /// Say when everything has sounded.
     TellWhenDrained,
+    /// Play nothing until told from when on; nothing of this burst ever.
+    Stop(Option<BurstId>),
+    /// Sound what ends a transmission, then say that it has sounded.
+    Sign {
+        courtesy: bool,
+        ident: bool,
+    },
     /// Throw away what has not sounded (F3).
     Cut(ChannelId, BurstId),
 }
@@ -178,6 +185,16 @@ impl Endpoint {
     /// Has [`Input::Drained`] said once everything has sounded.
     pub fn tell_when_drained(&self) {
         self.order(Order::TellWhenDrained);
+    }
+
+    /// Nothing more is played until [`Endpoint::play_from`]; what waits is thrown away.
+    pub fn stop_playing(&self, burst: Option<BurstId>) {
+        self.order(Order::Stop(burst));
+    }
+
+    /// Sounds what ends a transmission, then has [`Input::Drained`] said.
+    pub fn sign(&self, courtesy: bool, ident: bool) {
+        self.order(Order::Sign { courtesy, ident });
     }
 
     /// Sounds the arming tone over everything else, or stops it.
@@ -373,6 +390,15 @@ pub fn playback_thread(
                     }
                     Order::From(at) => (on_air, draining) = (Some(at), false),
                     Order::TellWhenDrained => draining = true,
+                    Order::Sign { .. } => draining = true,
+                    Order::Stop(burst) => {
+                        (on_air, draining) = (None, false);
+                        for stream in streams.values_mut() {
+                            burst.into_iter().for_each(|burst| stream.cut(burst));
+                        }
+                        device.flush();
+                        sounding.clear();
+                    }
                     Order::End(channel, burst) => {
                         if let Some(stream) = streams.get_mut(&channel) {
                             match on_air {

@@ -456,6 +456,16 @@ impl Executor {
                         endpoint.tell_when_drained();
                     }
                 }
+                Effect::StopPlay { session, burst } => {
+                    if let Some(endpoint) = self.endpoint(session) {
+                        endpoint.stop_playing(burst);
+                    }
+                }
+                Effect::Sign { session, courtesy, ident } => {
+                    if let Some(endpoint) = self.endpoint(session) {
+                        endpoint.sign(courtesy, ident);
+                    }
+                }
                 Effect::Tone { session, sounds } => {
                     if let Some(endpoint) = self.endpoint(session) {
                         endpoint.sound_tone(sounds);
@@ -533,6 +543,7 @@ impl Executor {
             "degraded": degraded,
             "readiness": wire::readiness(&self.control.readiness()),
             "receipt": wire::receipts(self.control.receipt()),
+            "radios": wire::ports(&self.control.port_states()),
         });
         self.parts.live.send_replace(view);
     }

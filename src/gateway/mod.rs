@@ -10,6 +10,7 @@ pub mod executor;
 pub mod limits;
 pub mod media;
 pub mod people_api;
+pub mod radio_config;
 pub mod reach;
 pub mod register;
 pub mod reload;
