@@ -1,6 +1,7 @@
 //! The one loop: waits for events and deadlines, and hands them to the executor.
 
 use super::Event;
+use super::bell::Listener;
 use super::executor::{Executor, Parts};
 use crate::base::clock::mono_now;
 use crate::net::socket::SocketEvent;
@@ -10,6 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Queues {
     /// From our own threads.
     pub events: mpsc::Receiver<Event>,
+    /// Rings when an audio thread has something to say.
+    pub bell: Listener,
     /// From sockets.
     pub sockets: mpsc::Receiver<SocketEvent>,
     /// Resolves when its sender is dropped: the end.
@@ -21,11 +24,15 @@ pub struct Queues {
 pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl FnOnce(Vec<String>)) {
     let mut executor = Executor::new(parts);
     let mut ready = Some(ready);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
     };
     runtime.block_on(async {
+        let ear = match queues.bell.listen() {
+            Ok(ear) => ear,
+            Err(e) => return tracing::error!("the audio threads cannot be heard: {e}"),
+        };
         loop {
             let due = executor.next_timeout();
             let timer = async {
@@ -38,6 +45,7 @@ pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl 
                 biased;
                 _ = &mut queues.stop => return,
                 Some(event) = queues.events.recv() => executor.event(event),
+                () = ear.rings() => {}
                 Some(event) = queues.sockets.recv() => executor.socket(event),
                 () = timer => {}
             }

@@ -135,6 +135,7 @@ impl Executor {
     /// Reads queued edges, runs what is due, shows the new state. Call it after every event and at every deadline.
     pub fn turn(&mut self) {
         self.read_lines();
+        self.read_told();
         self.run_timers();
         self.say_late();
         let now = self.now();
@@ -181,6 +182,15 @@ impl Executor {
                     self.input(Input::EdgesLost { line, active: active_now });
                 }
                 LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
+            }
+        }
+    }
+
+    /// What the audio threads have to say.
+    fn read_told(&mut self) {
+        for endpoint in self.parts.endpoints.clone() {
+            for input in endpoint.take_told() {
+                self.input(input);
             }
         }
     }

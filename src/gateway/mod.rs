@@ -3,6 +3,7 @@
 //! The only room that knows all others. It decides nothing about floors.
 
 pub mod api;
+pub mod bell;
 pub mod config;
 pub mod control_loop;
 pub mod endpoint;
@@ -18,14 +19,14 @@ pub mod tasks;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
-use crate::base::{ChannelId, Role, SessionId};
+use crate::base::{ChannelId, Role, SessionId, SourceId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
 use crate::hardware::board::Backend;
 use crate::hardware::gpio::sim::SimBoard;
 use crate::hardware::gpio::{Lines, NoLines};
 use crate::media::gates::Gates;
-use crate::media::sfu::{Sfu, SfuConfig, SfuEvent};
+use crate::media::sfu::{LocalFrame, Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
 use crate::net::tls::TlsListener;
 use crate::net::token::{Identity, Tokens};
@@ -34,15 +35,18 @@ use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use bell::Bell;
 use config::{Config, ConfigError};
 use control_loop::Queues;
-use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
+use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback, VoiceFrame};
 use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
 use reach::{Reach, Secure};
+use rtrb::Consumer;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,12 +107,9 @@ pub struct Options {
 /// A desk's or port's audio before its threads run.
 struct Voice {
     endpoint: Arc<Endpoint>,
-    orders: endpoint::PlaybackOrders,
     plan: Arc<EndpointPlan>,
-    capture: OpenCapture,
-    playback: OpenPlayback,
-    user: String,
-    channels: Vec<String>,
+    capture: (endpoint::CaptureEnd, OpenCapture),
+    playback: (endpoint::PlaybackEnd, OpenPlayback),
 }
 
 /// Runs the gateway until `stop` resolves.
@@ -194,11 +195,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
     events.try_send(Event::People(first_reading)).ok(); // before any session can ask to be let in
-    let voices = voices(&config, &mut sfu);
+    let (bell, bell_listener) = Bell::new().context("the system has no file descriptor left; raise LimitNOFILE")?;
+    let (voices, spoken) = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
     let settings = config.settings(&sources);
-    let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
+    let (media, media_thread) = MediaThread::new(sfu, media_socket, spoken, events.clone())?;
 
     let (lines, sim_board) = open_board(&config, &events)?;
 
@@ -227,12 +229,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
     let parts = voices.len() * 2 + 4; // each voice has two; the board, the people, TLS and the audit are one each
-    for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
-        let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
-        threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
-        let q = events.clone();
+    for Voice { endpoint, plan, capture, playback } in voices {
+        let (e, p, q) = (endpoint.clone(), plan.clone(), events.clone());
+        let (end, open) = capture;
+        let (capture_bell, media) = (bell.clone(), media.clone());
+        let wakes = (capture_bell, move || media.wake());
+        threads
+            .push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, end, wakes, &q, open))?);
+        let (q, playback_bell) = (events.clone(), bell.clone());
+        let (end, open) = playback;
         threads.push(spawn(&format!("{} out", plan.name), move || {
-            endpoint::playback_thread(&endpoint, &plan, &orders, &q, playback)
+            endpoint::playback_thread(&endpoint, &plan, end, &playback_bell, &q, open)
         })?);
     }
 
@@ -267,7 +274,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped };
+    let queues = Queues { events: event_receiver, bell: bell_listener, sockets: socket_receiver, stop: stopped };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
@@ -419,58 +426,40 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(part, path)
 }
 
-/// Gives every desk and port its source, its threads' parts and its place as a listener.
-fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
-    let mut voices = Vec::new();
-    let mut add = |plan, levels, user: &str, channels, capture, playback| {
+/// Gives every desk and port its source, its threads' parts and its place as a listener; and the media thread what they
+/// say.
+fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consumer<VoiceFrame>)>) {
+    let (mut voices, mut spoken) = (Vec::new(), Vec::new());
+    let mut add = |plan, levels, user: &str, channels: Vec<&str>, capture, playback| {
         let session = SessionId(voices.len() as u64 + 1);
-        let source = sfu.add_local_source(session, &user.into());
-        let (endpoint, orders) = Endpoint::new(session, source, levels);
-        voices.push(Voice {
-            endpoint,
-            orders,
-            plan: Arc::new(plan),
-            capture,
-            playback,
-            user: user.to_owned(),
-            channels,
-        });
+        let user = user.into();
+        let source = sfu.add_local_source(session, &user);
+        let channels: Vec<ChannelId> = channels.into_iter().map(ChannelId::from).collect();
+        let (endpoint, capture_end, playback_end, media_end) = Endpoint::new(session, source, levels, &channels);
+        spoken.push((source, media_end.frames));
+        for (rank, (channel, mut sink)) in media_end.sinks.into_iter().enumerate() {
+            let sink = Box::new(move |frame: LocalFrame<'_>| sink.play(&frame));
+            sfu.add_local_listener(session, &user, &channel, rank as u64, sink);
+        }
+        let (capture, playback) = ((capture_end, capture), (playback_end, playback));
+        voices.push(Voice { endpoint, plan: Arc::new(plan), capture, playback });
     };
     for desk in &config.desks {
-        let plan = EndpointPlan {
-            name: desk.name.clone(),
-            is_port: false,
-            vox_threshold_dbfs: None,
-            look_back: Duration::ZERO,
-            lead_in: Duration::ZERO,
-        };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let channels = desk.buttons.iter().map(|b| b.channel.clone()).collect();
+        let mut channels: Vec<_> = desk.buttons.iter().map(|b| b.channel.as_str()).collect();
+        let mut seen = BTreeSet::new();
+        channels.retain(|channel| seen.insert(*channel));
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
+        let plan = EndpointPlan::plain(&desk.name, false);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
     for radio in &config.radios {
-        let plan = EndpointPlan {
-            name: radio.name.clone(),
-            is_port: true,
-            vox_threshold_dbfs: radio.carrier_line.is_none().then_some(radio.vox_threshold_dbfs),
-            look_back: Duration::from_millis(radio.look_back_ms),
-            lead_in: Duration::from_millis(radio.lead_in_ms),
-        };
         let levels = (format!("radio.{}.receive", radio.id), format!("radio.{}.transmit", radio.id));
         let capture = open_capture(radio.capture_pcm.clone(), 392.0);
-        let channels = vec![radio.channel.clone()];
-        add(plan, levels, &radio.user, channels, capture, open_playback(radio.playback_pcm.clone()));
+        let playback = open_playback(radio.playback_pcm.clone());
+        add(radio.plan(), levels, &radio.user, vec![&radio.channel], capture, playback);
     }
-    for voice in &voices {
-        for (rank, channel) in voice.channels.iter().enumerate() {
-            let endpoint = voice.endpoint.clone();
-            let sink = media::local_sink(move |packet| endpoint.play(packet));
-            let channel = ChannelId::from(channel.as_str());
-            sfu.add_local_listener(voice.endpoint.session, &voice.user.as_str().into(), &channel, rank as u64, sink);
-        }
-    }
-    voices
+    (voices, spoken)
 }
 
 /// An ALSA PCM, or a paced simulated microphone that hears a tone.

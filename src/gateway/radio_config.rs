@@ -1,8 +1,10 @@
 //! `[[radio]]`: one analog radio, with every knob, its range and what the core is told of it.
 
+use super::endpoint::{EndpointPlan, Sense};
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::PortSpec;
-use crate::media::dsp::ctcss;
+use crate::media::dsp::chain::Treatment;
+use crate::media::dsp::{ctcss, tones};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -246,7 +248,7 @@ impl Radio {
             }
         }
         if let Some(call_sign) = &self.ident
-            && let Some(letter) = call_sign.chars().find(|c| !crate::media::dsp::tones::is_in_morse(*c))
+            && let Some(letter) = call_sign.chars().find(|c| !tones::is_in_morse(*c))
         {
             wrong(
                 Some(call_sign),
@@ -293,6 +295,32 @@ impl Radio {
                 Some(id),
                 format!("ctcss_hz of radio '{id}' is {hz}, which is no standard tone; did you mean {near:.1}?"),
             );
+        }
+    }
+
+    /// How its threads listen and talk.
+    pub(super) fn plan(&self) -> EndpointPlan {
+        let ms = Duration::from_millis;
+        let emphasis = self.emphasis == Emphasis::PreEmphasis;
+        EndpointPlan {
+            name: self.name.clone(),
+            is_port: true,
+            sense: match self.carrier_from() {
+                CarrierFrom::Gpio | CarrierFrom::Cm108 => Sense::Line,
+                CarrierFrom::Vox => Sense::Vox(self.vox_threshold_dbfs),
+                CarrierFrom::Ctcss => Sense::Ctcss(self.ctcss_hz.unwrap_or_default(), ms(self.ctcss_detect_ms)),
+            },
+            receive: Treatment {
+                high_pass: self.high_pass,
+                emphasis,
+                gain_db: self.receive_gain_db,
+                limiter: self.limiter,
+            },
+            transmit: Treatment { emphasis, gain_db: self.transmit_gain_db, ..Treatment::default() },
+            look_back: ms(self.look_back_ms),
+            tail: ms(self.tail_elimination_ms),
+            lead_in: ms(self.lead_in_ms),
+            ident: self.ident.as_deref().map(tones::morse).unwrap_or_default(),
         }
     }
 

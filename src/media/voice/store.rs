@@ -50,10 +50,6 @@ impl Store {
         self.order.binary_search_by_key(&(burst, sequence), |e| (e.burst, e.sequence))
     }
 
-    pub fn holds(&self, burst: BurstId, sequence: u64) -> bool {
-        self.place(burst, sequence).is_ok()
-    }
-
     /// Takes a packet in; false if it is there, too large, or there is no room.
     pub fn insert(&mut self, burst: BurstId, sequence: u64, timestamp: u32, payload: &[u8]) -> bool {
         let Err(place) = self.place(burst, sequence) else { return false };
@@ -140,7 +136,7 @@ mod tests {
             (Some((5, 5)), Some((0, 0)), None)
         );
         assert_eq!(store.take(b1, 7).unwrap().payload(), [7]);
-        assert!(store.insert(b1, 6, 6, &[6]) && store.holds(b1, 6) && !store.holds(b1, 7));
+        assert!(store.insert(b1, 6, 6, &[6]) && store.get(b1, 6).is_some() && store.get(b1, 7).is_none());
         assert_eq!((store.count_of(b1), store.last_burst(), store.len()), (2, Some(b2), 3));
         assert_eq!(store.pop_first(), Some((b1, 5, 5)));
         store.cut(b1);
