@@ -1,6 +1,10 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
+mod board;
 mod client;
+mod emergency;
+mod gpio;
+mod manual;
 mod people;
 
 use crate::audit;
@@ -8,9 +12,10 @@ use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
+use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +55,22 @@ enum Command {
     Ban(people::BanArgs),
     /// Has the running gateway read its configuration file again: channels, limits and times.
     Reload(people::ReloadArgs),
+    /// Lists board profiles, shows where their lines are.
+    Board(board::BoardArgs),
+    /// Watches and moves GPIO lines by hand, while no gateway runs.
+    Gpio(gpio::GpioArgs),
+    /// Tries the emergency button out.
+    Emergency(emergency::EmergencyArgs),
+    /// Prints what the lamps of a desk say, and how.
+    Lamps,
+    /// Takes every output of the board to its safe level, unkeyed and dark, and ends.
+    Unkey(gpio::From),
+    /// Writes man pages and shell completions for a package.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        dir: PathBuf,
+    },
     /// Reads the audit.
     Audit {
         #[command(subcommand)]
@@ -163,13 +184,22 @@ pub fn main() -> ExitCode {
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
+        Command::Board(args) => board::run(args),
+        Command::Gpio(args) => gpio::run(args),
+        Command::Emergency(args) => emergency::run(args),
+        Command::Lamps => {
+            print_lamps();
+            Ok(())
+        }
+        Command::Unkey(from) => gpio::unkey(&from),
+        Command::Manual { dir } => manual::write(Cli::command(), &dir),
         Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            ExitCode::from(if e.is::<ConfigError>() {
+            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() {
                 EX_CONFIG
             } else if e.is::<people::Refused>() {
                 EX_DATAERR
@@ -214,6 +244,13 @@ fn start(run: Run) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn print_lamps() {
+    for code in crate::control::CODES {
+        println!("{:<10} {}{}", code.shows.as_str(), code.looks, if code.sounds { " (the buzzer too)" } else { "" });
+        println!("           {}", code.means);
+    }
 }
 
 fn print_token(token: &Token) -> anyhow::Result<()> {

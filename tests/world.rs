@@ -67,6 +67,7 @@ impl World {
         let executor = Executor::new(Parts {
             settings: config.settings(&[SourceId(1), SourceId(2)]),
             now: Box::new(move || Mono(clock.load(Ordering::Relaxed))),
+            board: "board 'sim'".into(),
             lines: Box::new(board.open()),
             audit: audit.clone(),
             wall_floor_ms: 0,
@@ -214,10 +215,18 @@ impl World {
     }
 
     /// The audit's actions after row `seq`, read back from the file.
+    /// A lamp that is lit and dark within its longest pattern.
+    fn blinks(&mut self, line: &str) -> bool {
+        let seen: Vec<_> = (0..40).map(|_| (self.pass(50), self.lit(line)).1).collect();
+        seen.contains(&true) && seen.contains(&false)
+    }
+
+    /// What was recorded but for presses and releases of buttons, which every test here makes itself.
     fn audited(&self, after: i64) -> Vec<String> {
         self.audit.flush().unwrap();
         let rows = audit::tail(&self.audit_file, after, 1000).unwrap();
         rows.into_iter()
+            .filter(|r| !matches!(r.action.as_str(), "gpio.press" | "gpio.release"))
             .map(|r| [Some(r.action), r.actor, r.channel, r.cause].into_iter().flatten().collect::<Vec<_>>().join(" "))
             .collect()
     }
@@ -313,7 +322,8 @@ fn the_button_aborts_at_1999_ms_and_reaches_every_channel_at_2000() {
     w.line("desk.emergency", true);
     w.pass(2_000);
     assert_eq!(w.open_gates(), ["logistics b2 p1", "medical b2 p1", "ops b2 p1", "security b2 p1"]);
-    assert!(w.lit("desk.tally.emergency") && w.lit("desk.tally.medical") && w.lit("radio.vhf.ptt"));
+    assert!(w.lit("radio.vhf.ptt"));
+    assert!(w.blinks("desk.tally.emergency") && w.blinks("desk.tally.medical"));
     assert_eq!(w.seen(gina), ["ops: Desk 1", "emergency on ops by Desk 1"]);
     assert!(w.seen(dana).contains(&"interrupted on security: Emergency broadcast by Dispatch Desk 1".into()));
     let denied = w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
@@ -440,6 +450,33 @@ fn edges_that_a_stall_kept_waiting_are_judged_by_their_stamps() {
     stall(&mut w, 5_000);
     assert_eq!(w.open_gates(), [""; 0]);
     assert_eq!(w.seen(gina), ["ops: Desk 1", "ops: nobody"]);
+}
+
+#[test]
+fn a_desk_whose_chip_goes_lets_go_while_everybody_else_talks_on_and_serves_again_when_it_is_back() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["medical"]);
+    w.line("desk.ptt.ops", true);
+    assert_eq!(w.open_gates(), ["ops b1 p1"]);
+    let before = w.audit_length();
+    w.board.unplug();
+    w.turn();
+    assert_eq!(w.open_gates(), [""; 0], "a button that cannot be read is let go (F10)");
+    assert!(w.executor.degraded().any(|(part, why)| part == "board 'sim'" && why.contains("unplugged")));
+    w.ask(gina, "ptt-start", json!({ "channelId": "medical" }));
+    assert_eq!(w.open_gates(), ["medical b2 p101"]);
+    w.board.plug();
+    w.turn();
+    assert_eq!(w.open_gates(), ["medical b2 p101"], "still pressed, but it was not pressed now (E3)");
+    assert_eq!(w.executor.degraded().count(), 0);
+    assert!(w.lit("desk.tally.medical"), "lamps show what is so now");
+    w.line("desk.ptt.ops", false);
+    w.line("desk.ptt.ops", true);
+    assert_eq!(w.open_gates(), ["medical b2 p101", "ops b3 p1"]);
+    let said = w.audited(before);
+    for action in ["system.degraded", "system.healed"] {
+        assert_eq!(said.iter().filter(|s| s.as_str() == action).count(), 1, "{said:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod schema;
 mod store;
 mod writer;
 
-use crate::base::{Mono, Record, WallStamp};
+use crate::base::{Beat, Mono, Pulse, Record, WallStamp};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -91,6 +91,8 @@ enum Message {
     /// Commit, then say whether everything is on disk.
     Flush(SyncSender<bool>),
     Finish,
+    /// Somebody asks whether the writer is alive.
+    Tick,
 }
 
 /// Called with the reason when records stop reaching the disk, and without when they do again.
@@ -103,6 +105,7 @@ struct Shared {
     failing: Mutex<Option<String>>,
     listener: Mutex<Option<Listener>>,
     set_aside: Mutex<Option<PathBuf>>,
+    beat: Arc<Beat>,
 }
 
 impl Shared {
@@ -194,6 +197,14 @@ pub struct AuditThread {
 }
 
 impl AuditThread {
+    /// The writer's sign of life.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let queue_sender = self.queue_sender.clone();
+        // A full queue has the writer come round without it.
+        Pulse::new(self.shared.beat.clone(), move || drop(queue_sender.try_send(Message::Tick)))
+    }
+
     /// Writes what is queued, closes the file and waits for the thread. Later records are lost.
     pub fn finish(self) {
         // A writer that is gone has nothing left to finish, and has told why when it went.

@@ -60,6 +60,7 @@ impl Writer {
     /// Writes until told to finish, or until nobody is left to write for.
     pub(super) fn run(mut self, queue_receiver: &Receiver<Message>) {
         while !self.finished {
+            self.shared.beat.answer();
             let message = match self.due {
                 Some(due) => queue_receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
                 None => queue_receiver.recv().map_err(RecvTimeoutError::from),
@@ -101,6 +102,7 @@ impl Writer {
                 self.due = Some(now);
             }
             Message::Finish => self.finish(now),
+            Message::Tick => {}
         }
     }
 

@@ -104,8 +104,14 @@ actions! {
     RadioKeyed = "radio.keyed",
     /// A radio's transmitter was unkeyed.
     RadioUnkeyed = "radio.unkeyed",
-    /// An input is stuck, lost or active at start.
+    /// A button was pressed; `stampNs` is the kernel's stamp of its edge.
+    GpioPress = "gpio.press",
+    /// A button was let go; `heldMs` is the time between the two stamps.
+    GpioRelease = "gpio.release",
+    /// An input counts for nothing; the cause says why: `active-at-start`, `edges-lost`, `wire-break`, `stuck`, `chip-gone`.
     GpioFault = "gpio.fault",
+    /// It counts again.
+    GpioHealed = "gpio.healed",
     /// A part of the gateway went down; `detail` says why.
     SystemDegraded = "system.degraded",
     /// A part of the gateway is up again.

@@ -79,10 +79,10 @@ impl Control {
     }
 
     /// A desk's button was held long enough; a desk of another role is refused as anybody else would be (E1).
-    pub(super) fn emergency_from_button(&mut self, session: SessionId) {
-        if self.check_broadcaster(session).is_ok() {
-            self.start_emergency(session);
-        }
+    /// True if it runs now.
+    pub(super) fn emergency_from_button(&mut self, session: SessionId) -> bool {
+        let may = self.check_broadcaster(session).is_ok();
+        may && matches!(self.start_emergency(session), Answer::EmergencyStarted { .. })
     }
 
     /// E1: Dispatch only.

@@ -15,7 +15,7 @@ pub(super) enum Hold {
     Armed(Mono),
     /// Held long enough; down still.
     Fired,
-    /// Down, but counts for nothing until it was released (active at start, lost edges, F7).
+    /// Down, but it ended a broadcast and counts for nothing else (E8, latch).
     Spent,
 }
 
@@ -69,12 +69,17 @@ impl Hold {
         }
     }
 
-    /// When the hold fires if nothing happens before.
-    pub(super) fn due(self, hold: Duration) -> Option<Mono> {
+    /// Since when it counts, while it does.
+    pub(super) fn armed_since(self) -> Option<Mono> {
         match self {
-            Hold::Armed(since) => Some(since + hold),
+            Hold::Armed(since) => Some(since),
             Hold::Idle | Hold::Fired | Hold::Spent => None,
         }
+    }
+
+    /// When the hold fires if nothing happens before.
+    pub(super) fn due(self, hold: Duration) -> Option<Mono> {
+        self.armed_since().map(|since| since + hold)
     }
 
     /// Fires if the deadline has come; edges that were queued have been read before.

@@ -11,6 +11,8 @@ use std::time::Duration;
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// The same for what ends a transmission.
 const SIGN_LIMIT: Duration = Duration::from_secs(30);
+/// How far beyond the time-out that may go on.
+const OVERTIME: Duration = Duration::from_secs(3);
 /// How long a transmitter is unkeyed between two bursts so that its time-out starts anew.
 const REST: Duration = Duration::from_millis(100);
 
@@ -92,8 +94,10 @@ impl Control {
         match p.keyer {
             Keyer::Draining { .. } => {
                 let (courtesy, ident) = (p.spec.courtesy_tone, p.is_ident_due(now));
-                if courtesy || ident {
-                    p.keyer = Keyer::Signing { until: now + SIGN_LIMIT, ident };
+                // The transmit watchdog must not have to cut it off.
+                let until = (now + SIGN_LIMIT).min(p.keyed_since + p.spec.transmit_timeout + OVERTIME);
+                if (courtesy || ident) && until > now {
+                    p.keyer = Keyer::Signing { until, ident };
                     self.emit(Effect::Sign { session, courtesy, ident });
                 } else {
                     p.keyer = hang;

@@ -24,8 +24,9 @@ impl Control {
     pub(super) fn seat_desks_and_ports(&mut self) {
         let desks = self.settings.desks.clone();
         for desk in desks {
-            let mut channels: Vec<_> = desk.tally.iter().map(|(_, c)| c.clone()).collect();
-            channels.extend(desk.ptt.iter().flat_map(|(_, c)| c.clone()));
+            let mut channels: Vec<_> = desk.tally.iter().flat_map(|(_, channels)| channels).cloned().collect();
+            channels.extend(desk.ptt.iter().flat_map(|ptt| &ptt.channels).cloned());
+            channels.extend(desk.ptt.iter().flat_map(|ptt| &ptt.select).map(|(_, channel)| channel.clone()));
             self.seat(desk.session, desk.user, desk.name, desk.role, desk.source, &channels);
         }
         let ports = self.settings.ports.clone();

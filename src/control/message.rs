@@ -290,6 +290,18 @@ pub enum Input {
         /// Which line.
         line: LineName,
     },
+    /// The chip of a line is gone; a button on it counts as let go (F10).
+    LineGone {
+        /// Which line, input or output.
+        line: LineName,
+    },
+    /// The chip of a line is back.
+    LineReturned {
+        /// Which line, input or output.
+        line: LineName,
+        /// The level now.
+        active: bool,
+    },
     /// A port's audio rose above or fell below its VOX threshold.
     Voice {
         /// The port's session.

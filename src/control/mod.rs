@@ -8,8 +8,11 @@
 //! in the order of [`Effect::phase`], decision by decision: audit, shut, tell the interrupted, open, reply, tell everybody, key,
 //! tally (F3). **Invariant:** every [`ReplyId`] is answered exactly once (F11).
 
+mod button;
 mod channels;
 mod desk;
+#[cfg(test)]
+mod desk_tests;
 mod emergency;
 mod floor;
 mod hold;
@@ -28,6 +31,7 @@ mod tests;
 pub use message::{Actor, Answer, ChannelState, Claims, Effect, Holder, Input, Interruption, Keep, Push, Refusal};
 pub use radio::{PortState, Receiver, Transmitter};
 pub use readiness::{RadioState, Reach, Readiness, Receipt};
+pub use tally::{CODES, Code, Pattern, Shows, codes_as_markdown};
 
 use crate::base::{Action, BurstId, ChannelId, LineName, Mono, Record, Role, SessionId, SourceId, UserId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -100,6 +104,26 @@ pub struct ChannelSpec {
     pub name: String,
 }
 
+/// A button: one contact, or two of which one opens when the other closes, so that a broken wire shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ButtonSpec {
+    /// The contact that closes; the button is called by it.
+    pub line: LineName,
+    /// The contact that opens; active when pressed, like the other.
+    pub opening: Option<LineName>,
+}
+
+/// A PTT button.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PttSpec {
+    /// The button.
+    pub button: ButtonSpec,
+    /// The channels that it always asks for; several are asked for each on its own (F16).
+    pub channels: Vec<ChannelId>,
+    /// The positions of a selector: it asks for the channels of those that are active when it is pressed.
+    pub select: Vec<(LineName, ChannelId)>,
+}
+
 /// One dispatch desk: a participant made of buttons, lamps, a microphone and a loudspeaker.
 #[derive(Clone, Debug)]
 pub struct DeskSpec {
@@ -113,14 +137,20 @@ pub struct DeskSpec {
     pub session: SessionId,
     /// Its microphone.
     pub source: SourceId,
-    /// PTT buttons: one button may ask for several channels (F16).
-    pub ptt: Vec<(LineName, Vec<ChannelId>)>,
+    /// PTT buttons.
+    pub ptt: Vec<PttSpec>,
     /// The guarded emergency button.
-    pub emergency: Option<LineName>,
-    /// Tally lamps, one a channel.
-    pub tally: Vec<(LineName, ChannelId)>,
+    pub emergency: Option<ButtonSpec>,
+    /// Tally lamps and the channels that each tells of.
+    pub tally: Vec<(LineName, Vec<ChannelId>)>,
     /// The emergency lamp.
     pub emergency_tally: Option<LineName>,
+    /// The fault lamp; without one the emergency lamp shows faults.
+    pub fault_tally: Option<LineName>,
+    /// The buzzer.
+    pub buzzer: Option<LineName>,
+    /// A button that is pressed for this long is stuck.
+    pub stuck_alarm: Duration,
     /// True: the next press ends an emergency; false: hold to talk (E8).
     pub latch: bool,
 }
@@ -251,6 +281,10 @@ pub struct Control {
     last_rank: u64,
     /// What the lamps and keys show, so that only changes go out.
     lines: BTreeMap<LineName, bool>,
+    /// When a lamp or buzzer changes by its pattern.
+    lamps_due: Option<Mono>,
+    /// Lines whose chip is gone.
+    gone: BTreeSet<LineName>,
     /// Desks whose arming tone sounds.
     toning: BTreeSet<SessionId>,
     now: Mono,
@@ -280,6 +314,8 @@ impl Control {
             last_burst: 0,
             last_rank: 0,
             lines: BTreeMap::new(),
+            lamps_due: None,
+            gone: BTreeSet::new(),
             toning: BTreeSet::new(),
             now: Mono::default(),
             effects: Vec::new(),
@@ -293,6 +329,7 @@ impl Control {
     /// Takes one input that happened at or before `now`.
     pub fn handle(&mut self, input: Input, now: Mono) {
         self.now = self.now.max(now);
+        self.note_keyed();
         match input {
             Input::Open { session, user, claims } => self.open_session(session, user, claims),
             Input::Resume { session, lost } => self.resume(session, lost),
@@ -330,6 +367,8 @@ impl Control {
             Input::Edge { line, active, stamp } => self.edge(&line, active, stamp),
             Input::EdgesLost { line, active } => self.edges_lost(&line, active),
             Input::ActiveAtStart { line } => self.active_at_start(&line),
+            Input::LineGone { line } => self.line_gone(&line),
+            Input::LineReturned { line, active } => self.line_returned(&line, active),
             Input::Voice { session, active, stamp } => self.carrier(session, active, stamp),
             Input::Capture { session, works } => self.capture(session, works),
             Input::Playback { session, works } => self.playback(session, works),
@@ -341,6 +380,7 @@ impl Control {
     /// Takes what is due at `now`. The caller first reads edges and packets that are already queued (E2, F10).
     pub fn handle_timeout(&mut self, now: Mono) {
         self.now = self.now.max(now);
+        self.note_keyed();
         self.desk_timeouts();
         self.port_timeouts();
         self.floor_timeouts();
@@ -358,6 +398,12 @@ impl Control {
     /// The next thing to do, in order.
     pub fn next_effect(&mut self) -> Option<Effect> {
         self.queue.pop_front()
+    }
+
+    /// The inside sessions of desks and ports.
+    #[must_use]
+    pub fn local_sessions(&self) -> Vec<SessionId> {
+        self.sessions.iter().filter(|(_, s)| s.local.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// Users on the network, each once.

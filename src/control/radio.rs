@@ -19,6 +19,8 @@ pub(super) struct Port {
     /// The carrier has closed; its burst ends then.
     lingering: Option<(Mono, BurstId)>,
     pub(super) keyer: Keyer,
+    /// It was keyed before what is decided now: a button of the same moment makes no carrier its own.
+    was_keyed: bool,
     /// When the transmitter was keyed last.
     pub(super) keyed_since: Mono,
     /// Own carrier is ignored until then.
@@ -109,6 +111,7 @@ impl Port {
             spent: false,
             lingering: None,
             keyer: Keyer::Unkeyed,
+            was_keyed: false,
             keyed_since: Mono::default(),
             inhibited_until: Mono::default(),
             identified: None,
@@ -119,6 +122,11 @@ impl Port {
         Times { attack: self.spec.attack, release: self.spec.release, flap: self.spec.flap }
     }
 
+    /// Somebody talks whom it does not transmit yet: its own carrier is open.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.keyer, Keyer::Blocked(_))
+    }
+
     /// E9: it could not be keyed now because its own carrier is open and goes first.
     pub(super) fn is_blocked_in_emergency(&self) -> bool {
         self.squelch.is_open() && self.spec.radio_first_in_emergency
@@ -126,8 +134,8 @@ impl Port {
 
     /// When the open carrier will ask for the floor: once it is no flap, and nothing of the port's own transmission.
     /// One that began in that and is still there after the inhibit time is somebody else's.
-    fn asks_at(&self) -> Option<Mono> {
-        let own = self.is_keyed() && self.spec.radio_first;
+    fn asks_at(&self, keyed: bool) -> Option<Mono> {
+        let own = keyed && self.spec.radio_first;
         let from = self.squelch.is_no_flap_from(self.times())?.max(self.inhibited_until);
         (self.carrier_limit.is_none() && !self.spent && !own).then_some(from)
     }
@@ -149,12 +157,19 @@ impl Control {
         }
     }
 
+    /// Called before anything is decided.
+    pub(super) fn note_keyed(&mut self) {
+        for port in &mut self.ports {
+            port.was_keyed = port.is_keyed();
+        }
+    }
+
     fn judge_carrier(&mut self, port: usize, until: Mono) {
         let p = &mut self.ports[port];
         if p.squelch.timeout(until, p.times()) && !p.squelch.is_open() {
             return self.carrier_closed(port);
         }
-        if p.asks_at().is_some_and(|at| until >= at) {
+        if p.asks_at(p.was_keyed).is_some_and(|at| until >= at) {
             self.carrier_counts(port);
         }
     }
@@ -237,7 +252,9 @@ impl Control {
         self.ports.iter().flat_map(move |p| {
             let limit = p.carrier_limit.filter(|_| !p.spent);
             let lingering = p.lingering.map(|(until, _)| until);
-            [p.squelch.due(p.times()), p.asks_at(), limit, lingering, p.keyer_due(emergency)].into_iter().flatten()
+            [p.squelch.due(p.times()), p.asks_at(p.is_keyed()), limit, lingering, p.keyer_due(emergency)]
+                .into_iter()
+                .flatten()
         })
     }
 

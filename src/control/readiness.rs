@@ -1,6 +1,5 @@
 //! What an emergency broadcast would reach, told before anybody needs it (E10), and what a running one does reach (E9).
 
-use super::hold::Hold;
 use super::{Control, Push, Receiver};
 use crate::base::{ChannelId, Mono};
 use std::time::Duration;
@@ -21,7 +20,7 @@ pub enum RadioState {
     Blocked,
     /// Its transmitter is keyed, but its own user was pre-empted and still transmits: nobody there hears.
     Preempted,
-    /// Its transmit audio does not work.
+    /// Its transmit audio or its PTT line does not work, or it is disabled.
     Broken,
 }
 
@@ -70,7 +69,7 @@ pub struct Reach {
 pub struct Readiness {
     /// Every channel of the event.
     pub channels: Vec<Reach>,
-    /// What keeps a desk from starting a broadcast, a sentence each.
+    /// What does not work on a desk, a sentence each.
     pub desks: Vec<String>,
 }
 
@@ -105,7 +104,12 @@ impl Control {
                 .filter(|(_, state)| *state == RadioState::Broken)
                 .map(|(name, _)| {
                     let disabled = self.disabled().iter().any(|(_, disabled)| disabled == name);
-                    let why = if disabled { "it is disabled" } else { "its sound device does not work" };
+                    let mut ports = self.ports.iter().filter(|p| p.spec.name == *name);
+                    let why = match () {
+                        () if disabled => "it is disabled",
+                        () if ports.any(|p| self.ptt_is_gone(p)) => "the GPIO chip of its PTT line is gone",
+                        () => "its sound device does not work",
+                    };
                     format!("{name} cannot transmit: {why}")
                 })
                 .collect();
@@ -115,18 +119,8 @@ impl Control {
             let listeners = self.user_count(channel).saturating_sub(radios.len());
             Reach { channel: channel.clone(), listeners, obstacles, radios }
         });
-        let desks = self.desks.iter().flat_map(|desk| {
-            let name = &desk.spec.name;
-            let mute = !self.sessions.get(&desk.spec.session).is_some_and(|s| s.capture_works);
-            let disabled = self.sessions.get(&desk.spec.session).is_some_and(|s| s.disabled);
-            let spent = desk.spec.emergency.is_some() && desk.hold == Hold::Spent;
-            [
-                disabled.then(|| format!("{name}: it is disabled until an administrator enables it")),
-                mute.then(|| format!("{name}: the microphone does not work")),
-                spent.then(|| format!("{name}: the emergency button is stuck; let go of it, or look at its wiring")),
-            ]
-        });
-        Readiness { channels: channels.collect(), desks: desks.flatten().collect() }
+        let desks = self.desks.iter().flat_map(|desk| self.desk_faults(desk));
+        Readiness { channels: channels.collect(), desks: desks.collect() }
     }
 
     /// What the running broadcast reaches, as it was last told; empty without one.
@@ -135,10 +129,15 @@ impl Control {
         self.emergency.as_ref().map_or(&[], |e| &e.receipt)
     }
 
+    fn ptt_is_gone(&self, port: &super::radio::Port) -> bool {
+        port.spec.ptt.as_ref().is_some_and(|line| self.gone.contains(line))
+    }
+
     fn radios_of(&self, channel: &ChannelId) -> Vec<(String, RadioState)> {
         let ports = self.ports.iter().enumerate().filter(|(_, p)| p.spec.channel == *channel);
         let works = |p: &super::radio::Port| {
-            self.sessions.get(&p.spec.session).is_some_and(|s| s.playback_works && !s.disabled)
+            let session = self.sessions.get(&p.spec.session);
+            session.is_some_and(|s| s.playback_works && !s.disabled) && !self.ptt_is_gone(p)
         };
         ports
             .map(|(i, p)| {

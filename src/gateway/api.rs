@@ -16,7 +16,7 @@ use axum::response::sse::{Event as SseEvent, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -55,6 +55,7 @@ pub fn routes(api: Api) -> Router {
         .route("/api/stats", get(stats))
         .route("/api/sim/lines", get(lines))
         .route("/api/sim/lines/{name}", post(move_line))
+        .route("/api/sim/chip", post(change_chip))
         .layer(from_fn(local_only))
         .with_state(api)
 }
@@ -140,12 +141,33 @@ struct Move {
 }
 
 async fn move_line(State(api): State<Api>, Path(name): Path<String>, Json(to): Json<Move>) -> Response {
-    let Some(board) = &api.board else {
-        return (StatusCode::NOT_FOUND, "This board is a real one. Its lines are moved by its buttons only.")
-            .into_response();
-    };
-    match board.move_input(&LineName::from(name.as_str()), to.active, mono_now()) {
-        Ok(()) => Json(json!({ "name": name, "direction": "input", "active": to.active })).into_response(),
+    let Some(board) = &api.board else { return real_board() };
+    let stamp = mono_now();
+    match board.move_input(&LineName::from(name.as_str()), to.active, stamp) {
+        Ok(()) => {
+            Json(json!({ "name": name, "direction": "input", "active": to.active, "stampNs": stamp.0 })).into_response()
+        }
         Err(e) => (StatusCode::BAD_REQUEST, e.to_string()).into_response(),
     }
+}
+
+fn real_board() -> Response {
+    (StatusCode::NOT_FOUND, "This board is a real one. It is moved by hand only.").into_response()
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Chip {
+    present: bool,
+}
+
+/// Unplugs the simulated chip, or plugs it in again.
+async fn change_chip(State(api): State<Api>, Json(chip): Json<Chip>) -> Response {
+    let Some(board) = &api.board else { return real_board() };
+    if chip.present {
+        board.plug();
+    } else {
+        board.unplug();
+    }
+    Json(chip).into_response()
 }

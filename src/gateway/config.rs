@@ -3,7 +3,7 @@
 use super::radio_config::{CarrierFrom, PttOutput, Radio};
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crate::control::{ChannelSpec, DeskSpec, MIN_HOLD, Settings, Tuning};
+use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PttSpec, Settings, Tuning};
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use crate::net::{addresses, tls};
@@ -144,12 +144,25 @@ pub struct Desk {
     pub role: Role,
     /// The guarded emergency button.
     pub emergency_line: Option<String>,
+    /// Its second contact, which opens when the first closes, so that a broken wire is noticed.
+    pub emergency_opening_line: Option<String>,
     /// The emergency lamp.
     pub emergency_tally_line: Option<String>,
-    /// True: the next press ends an emergency.
+    /// Whether the emergency button is held or latches (E8).
     #[serde(default)]
-    pub emergency_latch: bool,
-    /// PTT buttons with their lamps.
+    pub emergency_mode: EmergencyMode,
+    /// One PTT button for the channels that a selector selects: `select_line` of the buttons below.
+    pub ptt_line: Option<String>,
+    /// Its second contact.
+    pub ptt_opening_line: Option<String>,
+    /// The fault lamp; without one the emergency lamp shows faults.
+    pub fault_tally_line: Option<String>,
+    /// A buzzer that sounds where the lamp codes say so.
+    pub buzzer_line: Option<String>,
+    /// 10–600 s; a button that is pressed for so long is stuck and counts as let go.
+    #[serde(default = "hundred_twenty")]
+    pub stuck_alarm_s: u64,
+    /// PTT buttons with their lamps, or positions of the selector.
     #[serde(rename = "button", default)]
     pub buttons: Vec<Button>,
     /// ALSA PCM of the microphone; without one, paced simulated audio.
@@ -158,16 +171,52 @@ pub struct Desk {
     pub playback_pcm: Option<String>,
 }
 
+/// How an emergency broadcast from a button ends (E8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmergencyMode {
+    /// Letting go ends it.
+    #[default]
+    Hold,
+    /// The next press ends it.
+    Latch,
+}
+
 /// `[[desk.button]]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Button {
-    /// Which channel it talks on.
-    pub channel: String,
+    /// Which channel it talks on; a list talks on all of them at once (F16).
+    pub channel: OneOrMany,
     /// The button.
     pub ptt_line: Option<String>,
+    /// Its second contact, which opens when the first closes.
+    pub ptt_opening_line: Option<String>,
+    /// The position of the selector that selects it.
+    pub select_line: Option<String>,
     /// The lamp.
     pub tally_line: Option<String>,
+}
+
+/// One channel, or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "write a channel's id, such as \"ops\", or a list of them")]
+pub enum OneOrMany {
+    /// `"ops"`
+    One(String),
+    /// `["ops", "medical"]`
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// The ids of the channels.
+    #[must_use]
+    pub fn ids(&self) -> &[String] {
+        match self {
+            OneOrMany::One(id) => std::slice::from_ref(id),
+            OneOrMany::Many(ids) => ids,
+        }
+    }
 }
 
 fn two_thousand() -> u64 {
@@ -175,6 +224,9 @@ fn two_thousand() -> u64 {
 }
 fn three_hundred() -> u64 {
     300
+}
+fn hundred_twenty() -> u64 {
+    120
 }
 fn sixty() -> u64 {
     60
@@ -312,12 +364,10 @@ impl Config {
                     ),
                 );
             }
-            for button in desk.buttons.iter().filter(|b| !known(&b.channel)) {
-                wrong(
-                    Some(&button.channel),
-                    format!("there is no channel '{}'; name one of the [[channel]] ids", button.channel),
-                );
+            for channel in desk.buttons.iter().flat_map(|b| b.channel.ids()).filter(|id| !known(id)) {
+                wrong(Some(channel), format!("there is no channel '{channel}'; name one of the [[channel]] ids"));
             }
+            desk.check(&mut wrong);
         }
         for radio in &self.radios {
             if !known(&radio.channel) {
@@ -335,7 +385,11 @@ impl Config {
                 wrong(Some(line.name.as_str()), format!("line '{}' has two uses; give each its own", line.name));
             }
         }
-        let emergency = self.desks.iter().filter_map(|d| d.emergency_line.as_deref().map(LineName::from));
+        let emergency: Vec<_> = self.desks.iter().filter_map(|d| name(&d.emergency_line)).collect();
+        let opening = self.desks.iter().flat_map(|d| {
+            let of_buttons = d.buttons.iter().map(|b| &b.ptt_opening_line);
+            of_buttons.chain([&d.emergency_opening_line, &d.ptt_opening_line]).filter_map(name)
+        });
         match self.board() {
             Err(BoardError(errors)) => {
                 for error in errors {
@@ -343,7 +397,7 @@ impl Config {
                 }
             }
             Ok(board) => {
-                for (line, sentence) in board.misfits(&self.lines(), &emergency.collect::<Vec<_>>()) {
+                for (line, sentence) in board.misfits(&self.lines(), &emergency, &opening.collect::<Vec<_>>()) {
                     wrong(Some(line.as_str()), sentence);
                 }
             }
@@ -353,47 +407,71 @@ impl Config {
     /// Every line that the configuration uses.
     #[must_use]
     pub fn lines(&self) -> Vec<LineSpec> {
-        let line = |name: &Option<String>, direction| name.as_deref().map(|n| LineSpec { name: n.into(), direction });
-        let mut lines = Vec::new();
+        self.line_uses().into_iter().map(|(spec, _)| spec).collect()
+    }
+
+    /// Every line that the configuration uses, with what it is used for in words.
+    #[must_use]
+    pub fn line_uses(&self) -> Vec<(LineSpec, String)> {
+        use Direction::{Input, Output};
+        let mut uses = Vec::new();
+        let mut add = |line: &Option<String>, direction, what: String| {
+            uses.extend(name(line).map(|name| (LineSpec { name, direction }, what)));
+        };
         for desk in &self.desks {
             for button in &desk.buttons {
-                lines.extend(line(&button.ptt_line, Direction::Input));
-                lines.extend(line(&button.tally_line, Direction::Output));
+                let channels =
+                    button.channel.ids().iter().map(|id| self.channel_name(id)).collect::<Vec<_>>().join(", ");
+                add(&button.ptt_line, Input, format!("PTT of {channels}"));
+                add(&button.ptt_opening_line, Input, format!("second contact of the PTT of {channels}"));
+                add(&button.select_line, Input, format!("selector at {channels}"));
+                add(&button.tally_line, Output, format!("lamp of {channels}"));
             }
-            lines.extend(line(&desk.emergency_line, Direction::Input));
-            lines.extend(line(&desk.emergency_tally_line, Direction::Output));
+            let of = |what: &str| format!("{what} of {}", desk.name);
+            add(&desk.ptt_line, Input, of("PTT"));
+            add(&desk.ptt_opening_line, Input, of("second contact of the PTT"));
+            add(&desk.emergency_line, Input, of("emergency button"));
+            add(&desk.emergency_opening_line, Input, of("second contact of the emergency button"));
+            add(&desk.emergency_tally_line, Output, of("emergency lamp"));
+            add(&desk.fault_tally_line, Output, of("fault lamp"));
+            add(&desk.buzzer_line, Output, of("buzzer"));
         }
         for radio in &self.radios {
             if radio.carrier_from() == CarrierFrom::Gpio {
-                lines.extend(line(&radio.carrier_line, Direction::Input));
+                add(&radio.carrier_line, Input, format!("carrier of {}", radio.name));
             }
             if radio.ptt_output() == PttOutput::Gpio {
-                lines.extend(line(&radio.ptt_line, Direction::Output));
+                add(&radio.ptt_line, Output, format!("PTT output of {}", radio.name));
             }
         }
-        lines
+        uses
+    }
+
+    fn channel_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.channels.iter().find(|c| c.id == id).map_or(id, |c| &c.name)
     }
 
     /// What the core is told. Desks and ports get the session ids 1, 2, …; `sources` are theirs, in the same order.
     #[must_use]
     pub fn settings(&self, sources: &[SourceId]) -> Settings {
-        let name = |n: &Option<String>| n.as_deref().map(LineName::from);
         let mut sessions = (1..).map(SessionId).zip(sources.iter().copied());
         let mut next = || sessions.next().expect("one source for each desk and radio");
         let desks = self.desks.iter().map(|d| {
             let (session, source) = next();
-            let channel = |b: &Button| ChannelId::from(b.channel.as_str());
             DeskSpec {
                 user: UserId::from(d.user.as_str()),
                 name: d.name.clone(),
                 role: d.role,
                 session,
                 source,
-                ptt: d.buttons.iter().filter_map(|b| Some((name(&b.ptt_line)?, vec![channel(b)]))).collect(),
-                emergency: name(&d.emergency_line),
-                tally: d.buttons.iter().filter_map(|b| Some((name(&b.tally_line)?, channel(b)))).collect(),
+                ptt: d.ptt(),
+                emergency: button(&d.emergency_line, &d.emergency_opening_line),
+                tally: d.buttons.iter().filter_map(|b| Some((name(&b.tally_line)?, b.channels()))).collect(),
                 emergency_tally: name(&d.emergency_tally_line),
-                latch: d.emergency_latch,
+                fault_tally: name(&d.fault_tally_line),
+                buzzer: name(&d.buzzer_line),
+                stuck_alarm: Duration::from_secs(d.stuck_alarm_s),
+                latch: d.emergency_mode == EmergencyMode::Latch,
             }
         });
         let desks = desks.collect();
@@ -421,6 +499,75 @@ impl Config {
             dispatch_channels: self.limits.dispatch_channels,
             channel_users: self.limits.channel_users,
             users: self.limits.users,
+        }
+    }
+}
+
+fn name(line: &Option<String>) -> Option<LineName> {
+    line.as_deref().map(LineName::from)
+}
+
+fn button(line: &Option<String>, opening: &Option<String>) -> Option<ButtonSpec> {
+    Some(ButtonSpec { line: name(line)?, opening: name(opening) })
+}
+
+impl Button {
+    fn channels(&self) -> Vec<ChannelId> {
+        self.channel.ids().iter().map(|id| ChannelId::from(id.as_str())).collect()
+    }
+}
+
+impl Desk {
+    /// The channels that the desk hears, each once, in the order of its buttons.
+    #[must_use]
+    pub fn channels(&self) -> Vec<String> {
+        let mut channels: Vec<String> = Vec::new();
+        for id in self.buttons.iter().flat_map(|b| b.channel.ids()) {
+            if !channels.contains(id) {
+                channels.push(id.clone());
+            }
+        }
+        channels
+    }
+
+    /// A button for each `ptt_line`, and the one of the selector.
+    fn ptt(&self) -> Vec<PttSpec> {
+        let own = self.buttons.iter().filter_map(|b| {
+            let button = button(&b.ptt_line, &b.ptt_opening_line)?;
+            Some(PttSpec { button, channels: b.channels(), select: Vec::new() })
+        });
+        let positions = self.buttons.iter().filter_map(|b| Some((name(&b.select_line)?, b)));
+        let select = positions.flat_map(|(line, b)| b.channels().into_iter().map(move |c| (line.clone(), c)));
+        let select: Vec<_> = select.collect();
+        let selector = button(&self.ptt_line, &self.ptt_opening_line);
+        own.chain(selector.map(|button| PttSpec { button, channels: Vec::new(), select })).collect()
+    }
+
+    /// Tells every error with a value that stands near it.
+    fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
+        let user = &self.user;
+        let mut say = |near: &str, sentence: String| wrong(Some(near), format!("desk '{user}' {sentence}"));
+        if !(10..=600).contains(&self.stuck_alarm_s) {
+            say(user, format!("has stuck_alarm_s = {}; use 10 to 600", self.stuck_alarm_s));
+        }
+        let selects = self.buttons.iter().any(|b| b.select_line.is_some());
+        if self.ptt_line.is_some() != selects {
+            let sentence = "needs both for a selector: ptt_line in [[desk]], and select_line in each [[desk.button]] that it selects";
+            say(self.ptt_line.as_deref().unwrap_or(user), sentence.into());
+        }
+        let pairs = self.buttons.iter().map(|b| (&b.ptt_line, &b.ptt_opening_line));
+        let own = [(&self.emergency_line, &self.emergency_opening_line), (&self.ptt_line, &self.ptt_opening_line)];
+        for (closing, opening) in pairs.chain(own) {
+            if let (None, Some(opening)) = (closing, opening) {
+                say(
+                    opening,
+                    format!("has the second contact '{opening}' without a first one; name the contact that closes too"),
+                );
+            }
+        }
+        for button in self.buttons.iter().filter(|b| b.channel.ids().is_empty()) {
+            let near = button.ptt_line.as_deref().unwrap_or(user);
+            say(near, "has a button for no channel; name one or more in channel".into());
         }
     }
 }
@@ -491,9 +638,53 @@ mod tests {
             ]
         );
         let no_board = Config::parse(&format!("board = \"pie\"\n{DEMO}"), "x.toml").unwrap_err().0;
-        assert_eq!(no_board, ["x.toml:1: board 'pie': there is no such profile; use sim, or the path of a .toml file"]);
+        assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+    }
+
+    #[test]
+    fn errors_of_a_desks_wiring_name_their_line_and_a_remedy() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let errors = |lines: &str| {
+            Config::parse(&format!("board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\n{lines}"), "x.toml")
+                .unwrap_err()
+                .0
+        };
+        let selector = errors("ptt_line = \"button.1\"");
+        assert!(selector[0].contains("desk 'd' needs both for a selector: ptt_line in [[desk]], and"), "{selector:?}");
+        let alone = errors("emergency_opening_line = \"emergency.nc\"");
+        assert!(alone[0].contains("has the second contact 'emergency.nc' without a first one"), "{alone:?}");
+        let same = errors("emergency_line = \"emergency\"\nemergency_opening_line = \"button.1\"");
+        assert!(same[0].contains("'button.1' is normally open, and a second contact must open"), "{same:?}");
+        let closed = errors("emergency_line = \"emergency.nc\"");
+        assert!(closed[0].contains("a cut wire would look like an emergency"), "{closed:?}");
+        let stuck = errors("stuck_alarm_s = 5");
+        assert!(stuck[0].contains("stuck_alarm_s = 5; use 10 to 600"), "{stuck:?}");
+        let channel = errors("[[desk.button]]\nchannel = 3");
+        assert!(channel[0].contains("write a channel's id, such as \"ops\", or a list of them"), "{channel:?}");
+        let none = errors("[[desk.button]]\nchannel = []\nptt_line = \"button.1\"");
+        assert!(none[0].contains("has a button for no channel"), "{none:?}");
+    }
+
+    #[test]
+    fn a_desk_may_have_a_selector_or_a_button_for_several_channels() {
+        let desk = DEMO.split("[[desk]]").next().unwrap();
+        let text = format!(
+            "board = \"rpi-4b\"\n{desk}[[desk]]\nuser = \"d\"\nname = \"D\"\nptt_line = \"button.1\"\nemergency_mode = \"latch\"\n\
+             [[desk.button]]\nchannel = \"ops\"\nselect_line = \"button.2\"\n\
+             [[desk.button]]\nchannel = [\"ops\", \"medical\"]\nptt_line = \"button.3\"\ntally_line = \"lamp.1\"\n"
+        );
+        let config = Config::parse(&text, "x.toml").unwrap();
+        let spec = &config.settings(&[SourceId(1)]).desks[0];
+        let select = [("button.2".into(), "ops".into())];
+        let ptt: Vec<_> =
+            spec.ptt.iter().map(|p| (p.button.line.as_str(), p.channels.len(), p.select.clone())).collect();
+        assert_eq!(ptt, [("button.3", 2, vec![]), ("button.1", 0, select.to_vec())]);
+        assert_eq!((spec.tally[0].1.len(), spec.latch, config.desks[0].channels().len()), (2, true, 2));
+        let uses: Vec<_> =
+            config.line_uses().into_iter().map(|(spec, what)| format!("{}: {what}", spec.name)).collect();
+        assert!(uses.contains(&"button.3: PTT of Operations, Medical".to_owned()), "{uses:?}");
     }
 
     #[test]

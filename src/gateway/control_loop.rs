@@ -4,8 +4,14 @@ use super::Event;
 use super::bell::Listener;
 use super::executor::{Executor, Parts};
 use crate::base::clock::mono_now;
+use crate::base::{Beat, Mono};
 use crate::net::socket::SocketEvent;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// A part that has not said by then whether it is up is declared degraded: it keeps nobody waiting.
+const START: Duration = Duration::from_secs(10);
 
 /// What the loop waits for.
 pub struct Queues {
@@ -17,13 +23,15 @@ pub struct Queues {
     pub sockets: mpsc::Receiver<SocketEvent>,
     /// Resolves when its sender is dropped: the end.
     pub stop: oneshot::Receiver<()>,
+    /// The loop's sign of life.
+    pub beat: Arc<Beat>,
 }
 
-/// Runs until told to stop. `ready` is called once, with the degraded parts, when all of `expected_parts` have
-/// said whether they are up.
-pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl FnOnce(Vec<String>)) {
+/// Runs until told to stop. `ready` is called once, with the degraded parts, when all that are `expected` have said
+/// whether they are up, or had the time to.
+pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl FnOnce(Vec<String>)) {
     let mut executor = Executor::new(parts);
-    let mut ready = Some(ready);
+    let mut starting = Some((mono_now() + START, ready));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
@@ -34,7 +42,8 @@ pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl 
             Err(e) => return tracing::error!("the audio threads cannot be heard: {e}"),
         };
         loop {
-            let due = executor.next_timeout();
+            let due: Option<Mono> =
+                [executor.next_timeout(), starting.as_ref().map(|s| s.0)].into_iter().flatten().min();
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep(due.since(mono_now())).await,
@@ -50,9 +59,8 @@ pub fn run(parts: Parts, mut queues: Queues, expected_parts: usize, ready: impl 
                 () = timer => {}
             }
             executor.turn();
-            if executor.reported_parts() >= expected_parts
-                && let Some(ready) = ready.take()
-            {
+            queues.beat.answer();
+            if let Some((_, ready)) = starting.take_if(|(end, _)| executor.have_all_reported(&expected, *end)) {
                 ready(executor.degraded().map(|(part, why)| format!("{part}: {why}")).collect());
             }
         }

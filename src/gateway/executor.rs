@@ -32,6 +32,8 @@ pub struct Parts {
     pub now: Box<dyn Fn() -> Mono + Send>,
     /// The board's lines.
     pub lines: Box<dyn Lines>,
+    /// The name of the board as a part that is up or degraded.
+    pub board: String,
     /// Where records go.
     pub audit: Audit,
     /// The newest wall time that was ever stored (F17).
@@ -157,10 +159,14 @@ impl Executor {
         [control, late, show].into_iter().flatten().min()
     }
 
-    /// How many parts have said whether they are up.
-    #[must_use]
-    pub fn reported_parts(&self) -> usize {
-        self.reported.len()
+    /// True if all of these parts have said whether they are up. From `end` on those that have not count as degraded.
+    pub fn have_all_reported(&mut self, parts: &[String], end: Mono) -> bool {
+        let silent: Vec<_> = parts.iter().filter(|part| !self.reported.contains_key(*part)).cloned().collect();
+        let late = self.now() >= end;
+        for part in silent.iter().filter(|_| late) {
+            self.part(part.clone(), Some("it has not said yet whether it is up".into()));
+        }
+        late || silent.is_empty()
     }
 
     /// The end, in good order: outputs at their safe level.
@@ -178,11 +184,16 @@ impl Executor {
         for event in self.parts.lines.drain() {
             match event {
                 LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
-                LineEvent::Lost { line, active_now, .. } | LineEvent::Returned { line, active_now, .. } => {
-                    self.input(Input::EdgesLost { line, active: active_now });
+                LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
+                LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
+                LineEvent::Returned { line, active_now, .. } => {
+                    self.input(Input::LineReturned { line, active: active_now });
                 }
-                LineEvent::Gone { line, .. } => self.input(Input::EdgesLost { line, active: false }),
             }
+        }
+        let fault = self.parts.lines.fault();
+        if self.reported.get(&self.parts.board) != Some(&fault) {
+            self.part(self.parts.board.clone(), fault);
         }
     }
 
@@ -245,7 +256,7 @@ impl Executor {
     pub fn event(&mut self, event: Event) {
         match event {
             Event::Input(input) => self.input(input),
-            Event::Lines => {}
+            Event::Lines | Event::Tick => {}
             Event::MediaRead => {
                 if let Reading::Since(_) = self.reading {
                     self.reading = Reading::Done;
@@ -409,6 +420,7 @@ impl Executor {
     /// Carries out what the core decided, in its order.
     fn apply(&mut self) {
         self.failed_gates.clear();
+        self.parts.lines.emergency(self.control.emergency().is_some()); // before anything is keyed for it
         while let Some(effect) = self.control.next_effect() {
             self.stale = true;
             match effect {
@@ -554,6 +566,7 @@ impl Executor {
             "readiness": wire::readiness(&self.control.readiness()),
             "receipt": wire::receipts(self.control.receipt()),
             "radios": wire::ports(&self.control.port_states()),
+            "lamps": self.control.lamps().iter().map(|(line, shows)| (line.to_string(), shows.as_str().into())).collect::<serde_json::Map<_, _>>(),
         });
         self.parts.live.send_replace(view);
     }

@@ -2,7 +2,7 @@
 
 use super::Event;
 use super::endpoint::VoiceFrame;
-use crate::base::{ChannelId, ReplyId, SessionId, SourceId, UserId};
+use crate::base::{Beat, ChannelId, Pulse, ReplyId, SessionId, SourceId, UserId};
 use crate::control::Refusal;
 use crate::media::sfu::{Direction, Frame, Sfu, SfuError, SfuEvent};
 use crate::net::udp::Datagrams;
@@ -121,6 +121,7 @@ pub struct MediaThread {
     events: tokio::sync::mpsc::Sender<Event>,
     /// Somebody waits for the socket to be empty.
     asked_to_read: bool,
+    beat: Arc<Beat>,
 }
 
 impl MediaThread {
@@ -140,13 +141,21 @@ impl MediaThread {
         let (handle, commands) = MediaHandle::new(move || {
             waker.wake().ok(); // audio threads wake too, and must not log; whoever is not woken reads at the next packet
         });
-        Ok((handle, MediaThread { sfu, socket, poll, commands, voices, events, asked_to_read: false }))
+        let beat = Beat::new();
+        Ok((handle, MediaThread { sfu, socket, poll, commands, voices, events, asked_to_read: false, beat }))
+    }
+
+    /// The thread's sign of life.
+    #[must_use]
+    pub fn pulse(&self, handle: &MediaHandle) -> Pulse {
+        Pulse { beat: self.beat.clone(), wake: handle.wake.clone() }
     }
 
     /// Runs until [`Command::Stop`].
     pub fn run(mut self) {
         let mut ready = Events::with_capacity(16);
         loop {
+            self.beat.answer();
             let wait = self.sfu.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut ready, wait) {
                 Ok(()) => {}

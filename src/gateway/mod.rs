@@ -10,21 +10,26 @@ pub mod endpoint;
 pub mod executor;
 pub mod limits;
 pub mod media;
+mod notify;
+mod outputs;
 pub mod people_api;
 pub mod radio_config;
 pub mod reach;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+mod watchdog;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now};
-use crate::base::{ChannelId, Role, SessionId, SourceId};
+use crate::base::{Beat, ChannelId, Pulse, Role, SessionId, SourceId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
-use crate::hardware::board::Backend;
-use crate::hardware::gpio::sim::SimBoard;
-use crate::hardware::gpio::{Lines, NoLines};
+use crate::hardware::cards;
+use crate::hardware::fob::Fob;
+use crate::hardware::gpio::{self, Lines};
+use crate::hardware::rig::Rig;
+use crate::hardware::transmit_watch::TransmitWatch;
 use crate::media::gates::Gates;
 use crate::media::sfu::{LocalFrame, Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -43,16 +48,18 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use outputs::{AtTheEnd, Outputs};
+use radio_config::Radio;
 use reach::{Reach, Secure};
 use rtrb::Consumer;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use watchdog::Watched;
 
 /// Connections that may wait to be accepted.
 const LISTEN_QUEUE: u32 = 1024;
@@ -77,8 +84,10 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
-    /// Lines have edges to read.
+    /// Lines have edges to read, or outputs to be set again.
     Lines,
+    /// Somebody asks whether the loop is alive.
+    Tick,
     /// A part is up (`None`) or degraded, because ….
     Part {
         /// Which part.
@@ -202,15 +211,26 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let settings = config.settings(&sources);
     let (media, media_thread) = MediaThread::new(sfu, media_socket, spoken, events.clone())?;
 
-    let (lines, sim_board) = open_board(&config, &events)?;
+    let (board, board_part) = open_board(&config, &events)?;
+    let (outputs, hold) = Outputs::new(board.lines);
+    hold.on_panic();
+    let _end = AtTheEnd(hold.clone());
+    let mut watched =
+        vec![Watched { name: "media".into(), pulse: media_thread.pulse(&media), patience: watchdog::TALK }];
+    watched.extend(outputs.pulse().map(|pulse| Watched { name: "gpio".into(), pulse, patience: watchdog::TALK }));
+    watched.extend([("audit", audit_thread.pulse()), ("people", people.pulse())].map(|(name, pulse)| Watched {
+        name: name.into(),
+        pulse,
+        patience: watchdog::DISK,
+    }));
 
     let (live_sender, live) =
         watch::channel(json!({ "channels": [], "channelList": [], "emergency": null, "degraded": [] }));
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
-        board: sim_board,
+        board: board.sim,
         panel: Arc::new(panel(&config, &tokens)?),
-        live,
+        live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
@@ -228,8 +248,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
-    let parts = voices.len() * 2 + 4; // each voice has two; the board, the people, TLS and the audit are one each
+    let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
     for Voice { endpoint, plan, capture, playback } in voices {
+        parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
+        let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
+        watched.extend(beats.map(|(way, beat)| Watched {
+            name: format!("{} {way}", plan.name),
+            pulse: Pulse::of_itself(beat.clone()),
+            patience: watchdog::SOUND,
+        }));
         let (e, p, q) = (endpoint.clone(), plan.clone(), events.clone());
         let (end, open) = capture;
         let (capture_bell, media) = (bell.clone(), media.clone());
@@ -252,6 +279,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
                 tracing::error!("{} cannot be written: {e}", ready_file.display());
             }
             tracing::info!("ready: open http://{http}/ ({} degraded)", degraded.len());
+            notify::ready();
             for origin in tls["origins"].as_array().into_iter().flatten().filter_map(|o| o.as_str()) {
                 tracing::info!(
                     "from the network: {origin}/{}",
@@ -263,7 +291,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let executor_parts = Parts {
         settings,
         now: Box::new(mono_now),
-        lines,
+        lines: Box::new(outputs),
+        board: board_part,
         audit,
         wall_floor_ms: wall_floor,
         clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
@@ -274,8 +303,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
-    let queues = Queues { events: event_receiver, bell: bell_listener, sockets: socket_receiver, stop: stopped };
+    let beat = Beat::new();
+    let wake = events.clone();
+    let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(Event::Tick)));
+    watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
+    let queues = Queues { events: event_receiver, bell: bell_listener, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
+    let alive = Arc::new(Notify::new());
+    let feed = alive.clone();
+    let limit = notify::watchdog_limit();
+    let watchdog = watchdog::start(watched, hold.clone(), events.clone(), limit, move || feed.notify_one())?;
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let plain = axum::serve(http.tap_io(|stream| at_once(stream)), service.clone());
     let encrypted = async {
@@ -289,12 +326,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         served = plain => served.context("the web server ended")?,
         served = encrypted => served.context("the TLS server ended")?,
         never = reach.follow(secure, found, &media, shown_sender, &events) => match never {},
+        never = notify::follow(&config, live, &alive) => match never {},
         () = stop => tracing::info!("stopping"),
     }
+    hold.hold(); // at once; the loop may have a queue to work off
+    notify::stopping();
     hangups.abort();
     drop(stop_loop);
     tokio::task::spawn_blocking(move || {
         control_thread.join().ok();
+        watchdog.stop(); // with what it asks people by
         for endpoint in &endpoints {
             endpoint.stop();
         }
@@ -346,29 +387,21 @@ fn at_once(stream: &tokio::net::TcpStream) {
     }
 }
 
-/// The board's lines, and the simulated board if it is one. A board that is not there is a degraded part.
-fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(Box<dyn Lines>, Option<SimBoard>)> {
-    let (board, wanted, wake) = (config.board()?, config.lines(), events.clone());
-    let wake = move || drop(wake.try_send(Event::Lines));
-    let mut sim_board = None;
-    let lines: Result<Box<dyn Lines>, String> = match board.backend {
-        Backend::Sim => {
-            let sim = SimBoard::new(&wanted);
-            sim.set_waker(Box::new(wake));
-            let lines = Box::new(sim.open());
-            sim_board = Some(sim);
-            Ok(lines)
-        }
-        #[cfg(feature = "rppal")]
-        Backend::Rppal => crate::hardware::gpio::rppal::RppalLines::open(&board, &wanted, wake)
-            .map(|lines| Box::new(lines) as Box<dyn Lines>)
-            .map_err(|e| e.to_string()),
-        #[cfg(not(feature = "rppal"))]
-        Backend::Rppal => Err("this program was built without rppal; build it with --features rppal".into()),
-    };
-    let lines = lines.unwrap_or_else(|why| Box::new(NoLines { specs: wanted, why }));
-    events.try_send(Event::Part { part: format!("board '{}'", board.name), why: lines.fault() }).ok();
-    Ok((lines, sim_board))
+/// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
+fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
+    let (board, wake) = (config.board()?, events.clone());
+    let wake: gpio::Wake = Arc::new(move || drop(wake.try_send(Event::Lines)));
+    let mut opened = gpio::open(&board, &config.lines(), wake.clone());
+    let fobs = config.radios.iter().filter_map(Radio::fob).map(|plan| Fob::open(plan, wake.clone()));
+    let fobs = fobs.collect::<Result<_, _>>().context("the thread of a fob cannot be started")?;
+    let serial = config.radios.iter().filter_map(Radio::serial_ptt).collect();
+    let limits = config.radios.iter().filter_map(Radio::transmit_limit).collect();
+    let watch = TransmitWatch::new(limits, Duration::from_secs(config.event.emergency_max_s));
+    opened.lines =
+        Box::new(Rig::new(opened.lines, fobs, serial, watch).context("the transmit watchdog cannot be started")?);
+    let part = format!("board '{}'", board.name);
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
@@ -430,7 +463,7 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 /// say.
 fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consumer<VoiceFrame>)>) {
     let (mut voices, mut spoken) = (Vec::new(), Vec::new());
-    let mut add = |plan, levels, user: &str, channels: Vec<&str>, capture, playback| {
+    let mut add = |plan, levels, user: &str, channels: Vec<String>, capture, playback| {
         let session = SessionId(voices.len() as u64 + 1);
         let user = user.into();
         let source = sfu.add_local_source(session, &user);
@@ -446,35 +479,38 @@ fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consume
     };
     for desk in &config.desks {
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
-        let mut channels: Vec<_> = desk.buttons.iter().map(|b| b.channel.as_str()).collect();
-        let mut seen = BTreeSet::new();
-        channels.retain(|channel| seen.insert(*channel));
+        let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         let plan = EndpointPlan::plain(&desk.name, false);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
     for radio in &config.radios {
         let levels = (format!("radio.{}.receive", radio.id), format!("radio.{}.transmit", radio.id));
-        let capture = open_capture(radio.capture_pcm.clone(), 392.0);
-        let playback = open_playback(radio.playback_pcm.clone());
-        add(radio.plan(), levels, &radio.user, vec![&radio.channel], capture, playback);
+        let capture = open_capture(radio.capture_pcm.clone().or(radio.card.clone()), 392.0);
+        let playback = open_playback(radio.playback_pcm.clone().or(radio.card.clone()));
+        add(radio.plan(), levels, &radio.user, vec![radio.channel.clone()], capture, playback);
     }
     (voices, spoken)
 }
 
-/// An ALSA PCM, or a paced simulated microphone that hears a tone.
+/// A card by its name, an ALSA PCM, or a paced simulated microphone that hears a tone.
 fn open_capture(pcm: Option<String>, tone_hz: f32) -> OpenCapture {
     Box::new(move || match &pcm {
-        Some(name) => audio::open_capture(name),
+        Some(name) => audio::open_capture(&pcm_of(name)),
         None => Ok(Box::new(SimCapture::new(Sound::Tone { hz: tone_hz, level_dbfs: -12.0 }))),
     })
 }
 
 fn open_playback(pcm: Option<String>) -> OpenPlayback {
     Box::new(move || match &pcm {
-        Some(name) => audio::open_playback(name),
+        Some(name) => audio::open_playback(&pcm_of(name)),
         None => Ok(Box::new(SimPlayback::new())),
     })
+}
+
+/// The PCM of a card, looked for anew each time: it may have come back under another number.
+fn pcm_of(name: &str) -> String {
+    cards::find(name).map_or_else(|| name.to_owned(), |card| card.pcm())
 }
 
 /// What the front panel shows that does not change, with links that let people in.

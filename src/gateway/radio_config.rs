@@ -3,6 +3,9 @@
 use super::endpoint::{EndpointPlan, Sense};
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::PortSpec;
+use crate::hardware::serial::{Pin, SerialPtt};
+use crate::hardware::transmit_watch::Limit;
+use crate::hardware::{cards, fob};
 use crate::media::dsp::chain::Treatment;
 use crate::media::dsp::{ctcss, tones};
 use serde::Deserialize;
@@ -114,6 +117,8 @@ pub struct Radio {
 
     /// The sound card, and the fob if one is used, by its stable name, as `crosspatch audio list` prints it.
     pub card: Option<String>,
+    /// The path of the fob's hidraw device, where it is not part of the card.
+    pub fob: Option<String>,
     /// ALSA PCM of the receive audio in place of the card's; without any, paced simulated audio.
     pub capture_pcm: Option<String>,
     /// ALSA PCM of the transmit audio in place of the card's.
@@ -281,10 +286,16 @@ impl Radio {
                 wrong(Some(id), format!("{key} of radio '{id}' is used by nothing; {remedy}"));
             }
         }
-        if fob && self.card.is_none() {
+        if fob && self.card.is_none() && self.fob.is_none() {
             wrong(
                 Some(id),
                 format!("radio '{id}' uses a fob but has no card; name it as `crosspatch audio list` prints it"),
+            );
+        }
+        if let Some(card) = self.card.as_deref().filter(|card| !cards::is_card_name(card)) {
+            wrong(
+                Some(card),
+                format!("card '{card}' of radio '{id}' is no name of a card; copy one of `crosspatch audio list`"),
             );
         }
         if let Some(hz) = self.ctcss_hz
@@ -296,6 +307,30 @@ impl Radio {
                 format!("ctcss_hz of radio '{id}' is {hz}, which is no standard tone; did you mean {near:.1}?"),
             );
         }
+    }
+
+    /// The fob whose pins it uses.
+    pub(super) fn fob(&self) -> Option<fob::Plan> {
+        let carrier = self.carrier_name().filter(|_| self.carrier_from() == CarrierFrom::Cm108);
+        let ptt = self.ptt_name().filter(|_| self.ptt_output() == PttOutput::Cm108);
+        let card = self.fob.clone().or(self.card.clone())?;
+        let used = carrier.is_some() || ptt.is_some();
+        used.then_some(fob::Plan { card, carrier, inverted: self.cm108_carrier_inverted, ptt })
+    }
+
+    /// The serial port that keys it.
+    pub(super) fn serial_ptt(&self) -> Option<SerialPtt> {
+        let pin = match self.ptt_output() {
+            PttOutput::SerialRts => Pin::Rts,
+            PttOutput::SerialDtr => Pin::Dtr,
+            PttOutput::Gpio | PttOutput::Cm108 | PttOutput::None => return None,
+        };
+        Some(SerialPtt::open(self.ptt_name()?, self.serial_port.as_deref()?, pin))
+    }
+
+    /// What the transmit watchdog watches.
+    pub(super) fn transmit_limit(&self) -> Option<Limit> {
+        Some(Limit { line: self.ptt_name()?, timeout: Duration::from_secs(self.transmit_timeout_s) })
     }
 
     /// How its threads listen and talk.

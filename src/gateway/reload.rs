@@ -2,6 +2,7 @@
 
 use super::Event;
 use super::config::Config;
+use super::notify;
 use super::people_api::ask;
 use super::register::What;
 use super::tasks::Failure;
@@ -46,6 +47,7 @@ impl Reloader {
     pub async fn reload(&self, by: Option<Identity>) -> Result<Value, Failure> {
         ask(&self.events, by.clone(), What::MayReload).await?;
         let mut text = self.text.lock().await;
+        let _reloading = notify::Reloading::begin();
         match self.read(&text).await {
             Ok((new, config, news)) => {
                 let taken = ask(&self.events, by, What::Reload(Box::new(config), news)).await?;

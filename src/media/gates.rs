@@ -4,7 +4,8 @@
 //! **Invariant (F3):** once [`Gates::shut`] has returned, not one more packet of that burst leaves
 //! through that channel. `shut` waits for at most the one send in flight, never for a fan-out.
 
-use crate::base::{BurstId, ChannelId, SourceId};
+use crate::base::clock::mono_now;
+use crate::base::{BurstId, ChannelId, Mono, SourceId};
 use serde::{Serialize, Serializer};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
@@ -48,6 +49,8 @@ pub struct BurstCount {
     pub after_shut: u64,
     /// True until it is shut.
     pub open: bool,
+    /// When it was opened, in nanoseconds of CLOCK_MONOTONIC.
+    pub opened_ns: u64,
 }
 
 fn as_text<S: Serializer>(id: &impl Display, to: S) -> Result<S::Ok, S::Error> {
@@ -176,6 +179,7 @@ pub(super) struct Gate {
     forwarded: AtomicU64,
     after_shut: AtomicU64,
     last_packet: Mutex<Option<Instant>>,
+    opened: Mono,
 }
 
 impl Gate {
@@ -191,6 +195,7 @@ impl Gate {
             forwarded: AtomicU64::new(0),
             after_shut: AtomicU64::new(0),
             last_packet: Mutex::new(None),
+            opened: mono_now(),
         }
     }
 
@@ -241,6 +246,7 @@ impl Gate {
     fn count(&self) -> BurstCount {
         BurstCount {
             open: self.open.load(SeqCst),
+            opened_ns: self.opened.0,
             burst: self.burst,
             channel: self.channel.clone(),
             source: self.source(),

@@ -10,12 +10,13 @@
 mod schema;
 mod store;
 
-use crate::base::{ChannelId, Role, UserId};
+use crate::base::{Beat, ChannelId, Pulse, Role, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use store::Store;
 
@@ -174,14 +175,33 @@ pub enum News {
 pub type Tell = Box<dyn Fn(News) + Send>;
 
 /// The handle that changes are made with. The thread ends when the last one is dropped.
-pub struct People(SyncSender<(u64, Change)>);
+pub struct People {
+    queue: SyncSender<Message>,
+    beat: Arc<Beat>,
+}
+
+/// What travels to the store's thread.
+enum Message {
+    /// A change and its ticket.
+    Change(u64, Change),
+    /// Somebody asks whether the thread is alive.
+    Tick,
+}
 
 impl People {
     /// Hands a change over; its outcome comes as [`News::Changed`] with the same `ticket`. False if the disk is so
     /// slow that too many wait already.
     #[must_use]
     pub fn change(&self, ticket: u64, change: Change) -> bool {
-        self.0.try_send((ticket, change)).is_ok()
+        self.queue.try_send(Message::Change(ticket, change)).is_ok()
+    }
+
+    /// The thread's sign of life. It keeps the thread running as the handle does.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let queue = self.queue.clone();
+        // A full queue has the thread come round without it.
+        Pulse::new(self.beat.clone(), move || drop(queue.try_send(Message::Tick)))
     }
 }
 
@@ -191,14 +211,15 @@ impl People {
 /// If the thread cannot be started. A store that does not answer is news, no error.
 pub fn start(path: &Path, tell: Tell) -> Result<(People, News, JoinHandle<()>), PeopleError> {
     let (sender, receiver) = sync_channel(QUEUE_CHANGES);
-    let mut keeper = Keeper { path: path.to_owned(), known: None, trouble: None, tell };
+    let beat = Beat::new();
+    let mut keeper = Keeper { path: path.to_owned(), known: None, trouble: None, tell, beat: beat.clone() };
     let first = keeper.read();
     let works = matches!(first, News::Read { .. });
     let thread = std::thread::Builder::new()
         .name("people".to_owned())
         .spawn(move || keeper.run(&receiver, works))
         .map_err(PeopleError::Thread)?;
-    Ok((People(sender), first, thread))
+    Ok((People { queue: sender, beat }, first, thread))
 }
 
 /// The state of the store's thread.
@@ -208,14 +229,21 @@ struct Keeper {
     known: Option<Roll>,
     trouble: Option<String>,
     tell: Tell,
+    beat: Arc<Beat>,
 }
 
 impl Keeper {
-    fn run(mut self, changes: &Receiver<(u64, Change)>, mut works: bool) {
+    fn run(mut self, messages: &Receiver<Message>, mut works: bool) {
+        let mut retry_at = Instant::now() + RETRY;
         loop {
-            let next = if works { changes.recv().map_err(RecvTimeoutError::from) } else { changes.recv_timeout(RETRY) };
+            self.beat.answer();
+            let next = match works {
+                true => messages.recv().map_err(RecvTimeoutError::from),
+                false => messages.recv_timeout(retry_at.saturating_duration_since(Instant::now())),
+            };
             match next {
-                Ok((ticket, change)) => {
+                Ok(Message::Tick) => continue,
+                Ok(Message::Change(ticket, change)) => {
                     let result = self.apply(&change, works).map_err(|e| e.to_string());
                     works = result.is_ok();
                     if let Err(why) = &result {
@@ -232,6 +260,7 @@ impl Keeper {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            retry_at = Instant::now() + RETRY;
         }
     }
 

@@ -29,6 +29,19 @@ pub fn cpu_by_thread(pid: u32) -> Result<BTreeMap<String, Duration>> {
     Ok(times)
 }
 
+/// How often each thread of a process went to sleep, by name: so often it was woken.
+pub fn sleeps_by_thread(pid: u32) -> Result<BTreeMap<String, u64>> {
+    let mut sleeps = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        let name = std::fs::read_to_string(task.join("comm"))?.trim().to_owned();
+        let status = std::fs::read_to_string(task.join("status"))?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        *sleeps.entry(name).or_default() += count.context("no switches in status")?.trim().parse::<u64>()?;
+    }
+    Ok(sleeps)
+}
+
 /// The CPU time of the thread that asks.
 pub fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

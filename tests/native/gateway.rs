@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use crosspatch::audit::{self, Row};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,8 @@ pub struct Gateway {
     process: Child,
     /// What the command line says of the event.
     event: Vec<PathBuf>,
+    /// What it finds in its environment.
+    environment: Vec<(&'static str, OsString)>,
     state: TempDir,
     /// What `ready.json` says.
     ready: Value,
@@ -52,9 +55,20 @@ impl Gateway {
         Self::start(state, vec!["--config".into(), path]).await
     }
 
+    /// Starts the demo event as systemd would: news go to this socket, and a sign of life is due within `watchdog`.
+    pub async fn demo_supervised(notify: &Path, watchdog: Duration) -> Result<Self> {
+        let watchdog = watchdog.as_micros().to_string();
+        let environment = vec![("NOTIFY_SOCKET", notify.into()), ("WATCHDOG_USEC", watchdog.into())];
+        Self::start_in(TempDir::new()?, vec!["--demo".into()], environment).await
+    }
+
     async fn start(state: TempDir, event: Vec<PathBuf>) -> Result<Self> {
-        let process = spawn(state.path(), &event)?;
-        let mut gateway = Gateway { process, event, state, ready: Value::Null, http: String::new() };
+        Self::start_in(state, event, Vec::new()).await
+    }
+
+    async fn start_in(state: TempDir, event: Vec<PathBuf>, environment: Vec<(&'static str, OsString)>) -> Result<Self> {
+        let process = spawn(state.path(), &event, &environment)?;
+        let mut gateway = Gateway { process, event, environment, state, ready: Value::Null, http: String::new() };
         gateway.wait_until_ready().await?;
         Ok(gateway)
     }
@@ -65,7 +79,7 @@ impl Gateway {
         self.process.wait()?;
         // The dead one's: whoever waits for the new one must not read it.
         std::fs::remove_file(self.state.path().join("ready.json"))?;
-        self.process = spawn(self.state.path(), &self.event)?;
+        self.process = spawn(self.state.path(), &self.event, &self.environment)?;
         self.wait_until_ready().await
     }
 
@@ -142,10 +156,11 @@ impl Gateway {
         self.api("GET /api/stats", "").await
     }
 
-    /// Moves an input of the simulated board.
-    pub async fn move_line(&self, line: &str, active: bool) -> Result<()> {
+    /// Moves an input of the simulated board, and says what stamp the edge has, in nanoseconds of CLOCK_MONOTONIC.
+    pub async fn move_line(&self, line: &str, active: bool) -> Result<u64> {
         let body = json!({ "active": active }).to_string();
-        self.api(&format!("POST /api/sim/lines/{line}"), &body).await.map(drop)
+        let moved = self.api(&format!("POST /api/sim/lines/{line}"), &body).await?;
+        moved["stampNs"].as_u64().context("the edge has no stamp")
     }
 
     /// The audit so far, oldest first.
@@ -196,13 +211,14 @@ impl Gateway {
     }
 }
 
-fn spawn(state: &Path, event: &[PathBuf]) -> Result<Child> {
+fn spawn(state: &Path, event: &[PathBuf], environment: &[(&str, OsString)]) -> Result<Child> {
     Command::new(BINARY)
         .arg("run")
         .args(event)
         .args(["--listen", "127.0.0.1:0", "--media-port", "0", "--state-dir"])
         .arg(state)
         .env("RUST_LOG", "warn")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .spawn()
         .context("the gateway does not start")

@@ -1,7 +1,7 @@
 //! The event that the histories happen at: four channels, two desks, two radios, five people.
 
 use crosspatch::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crosspatch::control::{ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, Settings, Tuning};
+use crosspatch::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, PttSpec, Settings, Tuning};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ pub const TALK_LIMIT: Duration = Duration::from_secs(13);
 /// The longest emergency.
 pub const EMERGENCY_MAX: Duration = Duration::from_secs(40);
 
+/// A button that is pressed for so long is stuck.
+pub const STUCK: Duration = Duration::from_secs(25);
+
 /// The role that a user's ordinary token gives.
 pub fn role_of(user: &str) -> Role {
     match user {
@@ -81,7 +84,7 @@ pub static SEATS: LazyLock<Vec<Local>> = LazyLock::new(|| {
         user: d.user.clone(),
         role: d.role,
         source: d.source,
-        channels: d.ptt.iter().flat_map(|(_, channels)| channels.clone()).collect(),
+        channels: d.ptt.iter().flat_map(|ptt| ptt.channels.clone()).collect(),
     });
     let ports = SETTINGS.ports.iter().map(|p| Local {
         session: p.session,
@@ -93,15 +96,17 @@ pub static SEATS: LazyLock<Vec<Local>> = LazyLock::new(|| {
     desks.chain(ports).collect()
 });
 
-fn desk(
-    session: SessionId,
-    user: &str,
-    ptt: Vec<(LineName, Vec<ChannelId>)>,
-    emergency: &str,
-    latch: bool,
-) -> DeskSpec {
-    let channels = ptt.iter().flat_map(|(_, channels)| channels.clone());
-    let tally = channels.map(|c| (LineName::from(format!("{user}.tally.{c}")), c)).collect();
+fn button(line: &str) -> ButtonSpec {
+    ButtonSpec { line: line.into(), opening: None }
+}
+
+fn ptt(line: &str, channels: &[&str]) -> PttSpec {
+    PttSpec { button: button(line), channels: channels.iter().map(|c| (*c).into()).collect(), select: Vec::new() }
+}
+
+fn desk(session: SessionId, user: &str, ptt: Vec<PttSpec>, emergency: &str, latch: bool) -> DeskSpec {
+    let channels = ptt.iter().flat_map(|ptt| ptt.channels.clone());
+    let tally = channels.map(|c| (LineName::from(format!("{user}.tally.{c}")), vec![c])).collect();
     DeskSpec {
         user: user.into(),
         name: user.to_uppercase(),
@@ -109,9 +114,12 @@ fn desk(
         session,
         source: SourceId(session.0),
         ptt,
-        emergency: Some(emergency.into()),
+        emergency: Some(button(emergency)),
         tally,
         emergency_tally: Some(format!("{user}.tally.emergency").into()),
+        fault_tally: Some(format!("{user}.tally.fault").into()),
+        buzzer: Some(format!("{user}.buzzer").into()),
+        stuck_alarm: STUCK,
         latch,
     }
 }
@@ -144,9 +152,8 @@ fn port(session: SessionId, user: &str, channel: &str, carrier: Option<&str>) ->
 
 /// What the core is told.
 pub static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
-    let two = vec!["medical".into(), "security".into()];
-    let first = vec![("desk.ptt.ops".into(), vec!["ops".into()]), ("desk.ptt.two".into(), two)];
-    let second = vec![("latch.ptt.logistics".into(), vec!["logistics".into()])];
+    let first = vec![ptt("desk.ptt.ops", &["ops"]), ptt("desk.ptt.two", &["medical", "security"])];
+    let second = vec![ptt("latch.ptt.logistics", &["logistics"])];
     Settings {
         channels: CHANNELS.iter().map(|id| ChannelSpec { id: (*id).into(), name: id.to_uppercase() }).collect(),
         desks: vec![

@@ -64,7 +64,8 @@ pub struct Socket {
 enum Button {
     Up,
     Down(Mono),
-    Fired,
+    /// Pressed since then, and it has fired.
+    Fired(Mono),
     /// Counts for nothing until it is let go.
     Dead,
 }
@@ -95,8 +96,8 @@ pub struct Model {
     locked_out: BTreeMap<(UserId, ChannelId), Mono>,
     banned: BTreeMap<UserId, Option<Mono>>,
     emergency_buttons: BTreeMap<LineName, (SessionId, bool, Button)>,
-    /// PTT buttons: whose, for what, down, dead.
-    ptt: BTreeMap<LineName, (SessionId, Vec<ChannelId>, bool, bool)>,
+    /// PTT buttons: whose, for what, down since, dead.
+    ptt: BTreeMap<LineName, (SessionId, Vec<ChannelId>, Option<Mono>, bool)>,
     radios: Vec<Radio>,
     /// What was joined for a broadcast that has ended, until somebody looks.
     pub cleaned_up: BTreeSet<(SessionId, ChannelId)>,
@@ -131,7 +132,7 @@ impl Model {
             quiet_until: Mono::default(),
         };
         let ptt = |session, channels: &[&str]| {
-            (session, channels.iter().map(|c| ChannelId::from(*c)).collect::<Vec<_>>(), false, false)
+            (session, channels.iter().map(|c| ChannelId::from(*c)).collect::<Vec<_>>(), None, false)
         };
         Model {
             now: Mono::default(),
@@ -460,16 +461,18 @@ impl Model {
     }
 
     pub fn edge(&mut self, line: &LineName, active: bool, stamp: Mono) {
+        self.find_stuck_buttons(line, stamp, false);
         if let Some((session, latch, before)) = self.emergency_buttons.get(line).copied() {
             let after = self.guarded_button(session, latch, before, active, stamp);
             self.emergency_buttons.get_mut(line).expect("found above").2 = after;
         } else if let Some((session, channels, down, dead)) = self.ptt.get(line).cloned() {
             let button = self.ptt.get_mut(line).expect("found above");
-            (button.2, button.3) = (active && (down || !dead), dead && active);
+            let counts = active && !dead;
+            (button.2, button.3) = (counts.then(|| down.unwrap_or(stamp)), dead && active);
             for channel in channels {
-                if active && !dead && !down {
+                if counts && down.is_none() {
                     self.request(session, &channel, true); // F6: a desk asks with priority
-                } else if !active && down {
+                } else if !active && down.is_some() {
                     self.give_back(session, &channel, None);
                 }
             }
@@ -478,9 +481,23 @@ impl Model {
         }
     }
 
+    /// A button that was pressed for too long counts as let go, and for nothing until it is.
+    fn find_stuck_buttons(&mut self, line: &LineName, until: Mono, at_once: bool) {
+        let is_stuck = |since: Mono| since + STUCK < until || at_once && since + STUCK == until;
+        let stuck = match (self.emergency_buttons.get(line), self.ptt.get(line)) {
+            (Some((_, _, Button::Down(since) | Button::Fired(since))), _) | (_, Some((_, _, Some(since), _))) => {
+                is_stuck(*since)
+            }
+            _ => false,
+        };
+        if stuck {
+            self.edges_lost(line, true);
+        }
+    }
+
     fn guarded_button(&mut self, session: SessionId, latch: bool, before: Button, active: bool, stamp: Mono) -> Button {
         match (before, active) {
-            (_, true) if latch && self.broadcasts(session) => {
+            (Button::Up, true) if latch && self.broadcasts(session) => {
                 self.end_emergency();
                 Button::Dead
             }
@@ -497,7 +514,7 @@ impl Model {
                 }
                 Button::Up
             }
-            (Button::Fired, false) => {
+            (Button::Fired(_), false) => {
                 if !latch && self.broadcasts(session) {
                     self.end_emergency();
                 }
@@ -516,11 +533,18 @@ impl Model {
             if ends && self.broadcasts(session) {
                 self.end_emergency(); // E8
             }
+        } else if let Some((session, channels, down, _)) = self.ptt.get(line).cloned() {
+            self.ptt.get_mut(line).expect("found above").2 = None;
+            for channel in channels.iter().filter(|_| down.is_some()) {
+                self.give_back(session, channel, None);
+            }
         } else {
             self.edge(line, false, self.now);
         }
         if active {
             self.kill(line);
+        } else if let Some(button) = self.ptt.get_mut(line) {
+            button.3 = false;
         }
     }
 
@@ -606,8 +630,10 @@ impl Model {
     pub fn next_deadline(&self) -> Option<Mono> {
         let buttons = self.emergency_buttons.values().filter_map(|(_, _, button)| match button {
             Button::Down(since) => Some(*since + FULL_HOLD),
-            Button::Up | Button::Fired | Button::Dead => None,
+            Button::Fired(since) => Some(*since + STUCK),
+            Button::Up | Button::Dead => None,
         });
+        let buttons = buttons.chain(self.ptt.values().filter_map(|(_, _, down, _)| Some((*down)? + STUCK)));
         let radios =
             self.radios.iter().flat_map(|r| [Self::due(r), Self::asks_at(r), r.limit.filter(|_| !r.dead)]).flatten();
         let broadcast = self.emergency.iter().flat_map(|e| {
@@ -624,9 +650,14 @@ impl Model {
         for line in self.emergency_buttons.keys().cloned().collect::<Vec<_>>() {
             let (session, _, button) = self.emergency_buttons[&line];
             if matches!(button, Button::Down(since) if since + FULL_HOLD <= now) {
+                let Button::Down(since) = button else { unreachable!("matched above") };
                 self.begin(session);
-                self.emergency_buttons.get_mut(&line).expect("a button").2 = Button::Fired;
+                self.emergency_buttons.get_mut(&line).expect("a button").2 = Button::Fired(since);
             }
+        }
+        for line in self.emergency_buttons.keys().chain(self.ptt.keys()).cloned().collect::<Vec<_>>() {
+            self.find_stuck_buttons(&line, now, true);
+            self.find_stuck_buttons(&line, now, false);
         }
         for place in 0..self.radios.len() {
             self.let_carrier_count(place, now);

@@ -1,7 +1,8 @@
 // The front panel of a simulated box: its buttons and switches move the box's input lines, its lamps show the outputs.
 //
 // Reads GET /api/panel once and GET /api/panel/live as it changes; moves a line with POST /api/sim/lines/NAME.
-// DOM: every button, switch and lamp carries [data-line="<name>"] and data-active="true" or "false";
+// DOM: every button, switch and lamp carries [data-line="<name>"] and data-active="true" or "false", a desk's lamp also
+// data-shows="<code>" (docs/lamps.md);
 // [data-channel="<id>"] holds a channel's module, [data-port="<id>"] a radio port; #emergency, #emergency-guard, #banner.
 import { el, roleName, setText } from './dom.js';
 import { holdButton, onAttentionLost } from './hold.js';
@@ -75,8 +76,9 @@ function connected(yes) {
   else banner('problem', 'No connection to the gateway. What is shown may be old. Trying again…');
 }
 
-function update({ lines: listed = [], channels = [], levels = {}, emergency = null, degraded = [], readiness, receipt = [] }) {
+function update({ lines: listed = [], channels = [], levels = {}, emergency = null, degraded = [], readiness, receipt = [], lamps = {} }) {
   for (const { name, active } of listed) setLine(name, active);
+  for (const [name, shows] of Object.entries(lamps)) showLamp(name, shows);
   for (const channel of channels) showSpeaker(channel);
   for (const [name, level] of meters) level.set(levels[name] ?? null);
   banner(emergency && 'emergency', emergency && `Emergency broadcast by Dispatch ${emergency.userName}`);
@@ -90,9 +92,18 @@ function setLine(name, active) {
   lines.set(name, active);
   for (const element of document.querySelectorAll(`[data-line="${CSS.escape(name)}"]`)) {
     element.dataset.active = active;
-    if (element.matches('.lamp')) element.setAttribute('aria-label', active ? 'on' : 'off');
+    if (element.matches('.lamp:not([data-shows])')) element.setAttribute('aria-label', active ? 'on' : 'off');
     if (element.matches('[role=switch]')) element.setAttribute('aria-checked', active);
     if (element.matches('.ptt')) element.setAttribute('aria-pressed', active);
+  }
+}
+
+/** What a lamp says, in a word: a pattern of flashes is hard to tell from another by eye, and said aloud by none. */
+function showLamp(name, shows) {
+  for (const element of document.querySelectorAll(`.lamp[data-line="${CSS.escape(name)}"]`)) {
+    element.dataset.shows = shows;
+    element.title = shows;
+    if (element.getAttribute('aria-label') !== shows) element.setAttribute('aria-label', shows);
   }
 }
 

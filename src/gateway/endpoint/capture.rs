@@ -131,7 +131,7 @@ pub fn capture_thread(
     events: &tokio::sync::mpsc::Sender<Event>,
     mut open: OpenCapture,
 ) {
-    let part = format!("{} capture", plan.name);
+    let part = super::capture_part(plan);
     let session = endpoint.session;
     let encoder = match Encoder::new(COMPLEXITY) {
         Ok(encoder) => encoder,
@@ -139,9 +139,10 @@ pub fn capture_thread(
     };
     let mut ear = Ear::new(plan, encoder);
     let works = |works| Input::Capture { session, works };
-    with_device(endpoint, &part, events, works, &mut open, |mut device| {
+    with_device(endpoint, &endpoint.capture_beat, &part, events, works, &mut open, |mut device| {
         let mut frame = SILENCE;
         loop {
+            endpoint.capture_beat.answer();
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }

@@ -16,7 +16,7 @@ pub use playback::playback_thread;
 
 use super::Event;
 use super::bell::Bell;
-use crate::base::{BurstId, ChannelId, Mono, SessionId, SourceId};
+use crate::base::{Beat, BurstId, ChannelId, Mono, SessionId, SourceId};
 use crate::control::Input;
 use crate::hardware::audio::{AudioError, Capture, Playback, real_time};
 use crate::media::dsp::chain::Treatment;
@@ -125,6 +125,10 @@ pub struct Endpoint {
     playback: Gauge,
     orders: Mutex<Producer<Order>>,
     told: Mutex<[Consumer<Told>; 2]>,
+    /// The capture thread's sign of life.
+    pub capture_beat: Arc<Beat>,
+    /// The playback thread's.
+    pub playback_beat: Arc<Beat>,
 }
 
 /// What a capture thread owns of its endpoint.
@@ -256,6 +260,8 @@ impl Endpoint {
             playback: Gauge::default(),
             orders: Mutex::new(orders),
             told: Mutex::new([told_by_capture, told_by_playback]),
+            capture_beat: Beat::new(),
+            playback_beat: Beat::new(),
         });
         let (mut packets, mut sinks) = (Vec::new(), Vec::new());
         for channel in channels {
@@ -370,6 +376,7 @@ fn report(events: &tokio::sync::mpsc::Sender<Event>, event: Event) {
 /// Opens a device again and again until told to stop; tells the loop when that changes anything.
 fn with_device<D>(
     endpoint: &Endpoint,
+    beat: &Beat,
     part: &str,
     events: &tokio::sync::mpsc::Sender<Event>,
     works: impl Fn(bool) -> Input,
@@ -388,6 +395,7 @@ fn with_device<D>(
         }
     };
     while !endpoint.stopping.load(Ordering::Acquire) {
+        beat.answer();
         let failure = match open() {
             Ok(device) => {
                 tell(None);
@@ -400,6 +408,18 @@ fn with_device<D>(
             std::thread::park_timeout(RETRY);
         }
     }
+}
+
+/// What a capture thread is called as a part of the gateway.
+#[must_use]
+pub fn capture_part(plan: &EndpointPlan) -> String {
+    format!("{} capture", plan.name)
+}
+
+/// What a playback thread is called as a part of the gateway.
+#[must_use]
+pub fn playback_part(plan: &EndpointPlan) -> String {
+    format!("{} playback", plan.name)
 }
 
 /// Rings after something was told.

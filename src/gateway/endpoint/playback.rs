@@ -248,7 +248,7 @@ pub fn playback_thread(
     events: &tokio::sync::mpsc::Sender<Event>,
     mut open: OpenPlayback,
 ) {
-    let part = format!("{} playback", plan.name);
+    let part = super::playback_part(plan);
     let session = endpoint.session;
     let PlaybackEnd { mut orders, packets, mut told } = end;
     let mut mouth = match Mouth::new(plan, packets) {
@@ -256,9 +256,10 @@ pub fn playback_thread(
         Err(e) => return report(events, Event::Part { part, why: Some(e.to_string()) }),
     };
     let works = |works| Input::Playback { session, works };
-    with_device(endpoint, &part, events, works, &mut open, |mut device| {
+    with_device(endpoint, &endpoint.playback_beat, &part, events, works, &mut open, |mut device| {
         mouth.forget();
         loop {
+            endpoint.playback_beat.answer();
             if endpoint.stopping.load(Ordering::Acquire) {
                 return None;
             }

@@ -2,6 +2,7 @@
 
 use super::{AudioError, Capture, FRAME, FRAME_DURATION, Playback, RATE};
 use crate::base::{Mono, clock};
+use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,23 +31,30 @@ impl Sound {
     /// The frame that begins at a position counted in samples from the start.
     #[must_use]
     pub fn frame(&self, position: u64) -> [i16; FRAME] {
-        std::array::from_fn(|n| self.sample(position + n as u64))
-    }
-
-    /// The sample at a position counted from the start.
-    fn sample(&self, position: u64) -> i16 {
         match self {
-            Sound::Silence => 0,
-            Sound::Tone { hz, level_dbfs } => {
-                let seconds = position as f64 / f64::from(RATE);
-                let phase = (seconds * f64::from(*hz)).fract() * std::f64::consts::TAU;
-                let peak = 32_767.0 * 10f64.powf(f64::from(level_dbfs.min(0.0)) / 20.0);
-                (phase.sin() * peak).round() as i16
+            Sound::Silence => [0; FRAME],
+            Sound::Tone { hz, level_dbfs } => tone(*hz, *level_dbfs, position),
+            Sound::Samples(samples) if samples.is_empty() => [0; FRAME],
+            Sound::Samples(samples) => {
+                std::array::from_fn(|n| samples[((position + n as u64) % samples.len() as u64) as usize])
             }
-            Sound::Samples(samples) if samples.is_empty() => 0,
-            Sound::Samples(samples) => samples[(position % samples.len() as u64) as usize],
         }
     }
+}
+
+/// A frame of a sine. It is turned on from sample to sample: asking for each sine would be most of what an idle
+/// gateway with simulated sound does.
+fn tone(hz: f32, level_dbfs: f32, position: u64) -> [i16; FRAME] {
+    let cycles = position as f64 / f64::from(RATE) * f64::from(hz);
+    let (sine, cosine) = (cycles.fract() * TAU).sin_cos();
+    let (turn_sine, turn_cosine) = (f64::from(hz) / f64::from(RATE) * TAU).sin_cos();
+    let peak = 32_767.0 * 10f64.powf(f64::from(level_dbfs.min(0.0)) / 20.0);
+    let (mut sine, mut cosine) = (sine * peak, cosine * peak);
+    std::array::from_fn(|_| {
+        let sample = sine.round() as i16;
+        (sine, cosine) = (sine * turn_cosine + cosine * turn_sine, cosine * turn_cosine - sine * turn_sine);
+        sample
+    })
 }
 
 /// A simulated microphone or receiver. It starts with the first read.
@@ -172,7 +180,8 @@ mod tests {
     #[test]
     fn a_tone_has_its_level_and_frequency() {
         let tone = Sound::Tone { hz: 1000.0, level_dbfs: -20.0 };
-        let samples: Vec<i16> = (0..u64::from(RATE)).map(|position| tone.sample(position)).collect();
+        let frames = (0..u64::from(RATE)).step_by(FRAME).map(|position| tone.frame(position));
+        let samples: Vec<i16> = frames.flatten().collect();
         assert_eq!(samples.iter().max(), Some(&3277));
         let rises = samples.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
         assert!((999..=1000).contains(&rises), "{rises}");

@@ -8,11 +8,14 @@
 //!
 //! **Invariant:** after lost edges the line's level is read again; nothing is assumed from before.
 
+pub mod cdev;
 #[cfg(feature = "rppal")]
 pub mod rppal;
 pub mod sim;
 
-use crate::base::{LineName, Mono};
+use super::board::{Backend, Board};
+use crate::base::clock::mono_now;
+use crate::base::{LineName, Mono, Pulse};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -131,18 +134,77 @@ pub trait Lines: Send {
     /// The same for another thread.
     fn safety(&self) -> Safety;
 
+    /// An emergency broadcast began or ended: transmitters may be keyed for as long as it lasts (E9).
+    fn emergency(&mut self, runs: bool) {
+        let _ = runs;
+    }
+
     /// What keeps some of the lines from working now, in a sentence; `None` if all of them work.
     fn fault(&self) -> Option<String>;
+
+    /// The sign of life of the thread that reads the lines; `None` for lines that have none.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }
 
-/// The lines of a board that could not be opened: never active, and setting them does nothing.
+/// Called from any thread when there is something to drain; must not wait.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// A board that was opened.
+pub struct Opened {
+    /// Its lines.
+    pub lines: Box<dyn Lines>,
+    /// The outside of the board, if it is a simulated one.
+    pub sim: Option<sim::SimBoard>,
+}
+
+/// Opens the `wanted` lines of a board. Never fails: what cannot be had is told by [`Lines::fault`].
+#[must_use]
+pub fn open(board: &Board, wanted: &[LineSpec], wake: Wake) -> Opened {
+    let lines: Result<Box<dyn Lines>, String> = match board.backend {
+        Backend::Sim => {
+            let sim = sim::SimBoard::new(wanted);
+            sim.set_waker(wake);
+            return Opened { lines: Box::new(sim.open()), sim: Some(sim) };
+        }
+        Backend::Cdev => match cdev::CdevLines::open(board, wanted, wake) {
+            Ok(lines) => Ok(Box::new(lines)),
+            Err(e) => Err(format!("gpio lines cannot be waited for: {e}; restart the gateway")),
+        },
+        #[cfg(feature = "rppal")]
+        Backend::Rppal => match rppal::RppalLines::open(board, wanted, &wake) {
+            Ok(lines) => Ok(Box::new(lines)),
+            Err(e) => Err(e.to_string()),
+        },
+        #[cfg(not(feature = "rppal"))]
+        Backend::Rppal => {
+            Err("this program was built without rppal; use backend = \"cdev\", or build it with --features rppal"
+                .into())
+        }
+    };
+    let lines = lines.unwrap_or_else(|why| Box::new(NoLines::new(wanted, why)));
+    Opened { lines, sim: None }
+}
+
+/// The lines of a board that could not be opened: none can be read, and setting them does nothing.
 ///
 /// A missing board must not keep the rest of the gateway from working.
 pub struct NoLines {
-    /// The lines that were asked for.
-    pub specs: Vec<LineSpec>,
-    /// Why they could not be had.
-    pub why: String,
+    specs: Vec<LineSpec>,
+    why: String,
+    /// Said once.
+    gone: Vec<LineEvent>,
+}
+
+impl NoLines {
+    /// The lines that were asked for, and why they could not be had.
+    #[must_use]
+    pub fn new(wanted: &[LineSpec], why: String) -> Self {
+        let inputs = wanted.iter().filter(|spec| spec.direction == Direction::Input);
+        let gone = inputs.map(|spec| LineEvent::Gone { line: spec.name.clone(), stamp: mono_now() });
+        NoLines { specs: wanted.to_vec(), why, gone: gone.collect() }
+    }
 }
 
 impl Lines for NoLines {
@@ -151,11 +213,11 @@ impl Lines for NoLines {
     }
 
     fn drain(&mut self) -> Vec<LineEvent> {
-        Vec::new()
+        std::mem::take(&mut self.gone)
     }
 
-    fn level(&self, _: &LineName) -> Result<bool, GpioError> {
-        Ok(false)
+    fn level(&self, line: &LineName) -> Result<bool, GpioError> {
+        Err(GpioError::Device { line: line.clone(), reason: self.why.clone() })
     }
 
     fn set(&mut self, _: &LineName, _: bool) -> Result<(), GpioError> {
@@ -180,6 +242,11 @@ pub struct GapFinder {
 }
 
 impl GapFinder {
+    /// Forgets a line whose numbers begin again.
+    pub fn forget(&mut self, line: &LineName) {
+        self.newest.remove(line);
+    }
+
     /// Turns edges in order into events. A line with a gap gives one [`LineEvent::Lost`] in the
     /// place of its first edge after the gap; its further edges are part of the level read again.
     pub fn judge(&mut self, edges: Vec<Edge>, mut level: impl FnMut(&LineName) -> bool) -> Vec<LineEvent> {

@@ -1,9 +1,10 @@
 //! A board without a board: its inputs are moved by hand, its outputs can be looked at.
 //!
 //! It behaves as the kernel does where it matters: one bounded queue for the board, the oldest edge
-//! lost first, and sequence numbers that show it.
+//! lost first, and sequence numbers that show it. Its chip can be unplugged and plugged in again.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake};
+use crate::base::clock::mono_now;
 use crate::base::{LineName, Mono};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,29 +23,33 @@ pub struct SimLine {
     pub active: bool,
 }
 
-/// Called after an edge was queued.
-type Waker = Arc<dyn Fn() + Send + Sync>;
-
 struct Pin {
     spec: LineSpec,
+    /// For outputs the level that was last set; nothing drives it while the chip is away.
     active: bool,
     sequence: u32,
 }
 
 struct State {
     pins: Vec<Pin>,
+    present: bool,
+    /// The chip went or came; older than everything in the queue.
+    news: Vec<LineEvent>,
     queue: VecDeque<Edge>,
-    waker: Option<Waker>,
+    waker: Option<Wake>,
 }
 
 impl State {
+    fn inputs(&self) -> impl Iterator<Item = &Pin> {
+        self.pins.iter().filter(|pin| pin.spec.direction == Direction::Input)
+    }
+
     fn pin(&mut self, line: &LineName) -> Result<&mut Pin, GpioError> {
         self.pins.iter_mut().find(|pin| pin.spec.name == *line).ok_or_else(|| GpioError::Unknown(line.clone()))
     }
 
     fn queue_limit(&self) -> usize {
-        let inputs = self.pins.iter().filter(|pin| pin.spec.direction == Direction::Input);
-        inputs.count() * QUEUE_EDGES_PER_INPUT
+        self.inputs().count() * QUEUE_EDGES_PER_INPUT
     }
 }
 
@@ -59,7 +64,8 @@ impl SimBoard {
     #[must_use]
     pub fn new(specs: &[LineSpec]) -> Self {
         let pin = |spec: &LineSpec| Pin { spec: spec.clone(), active: false, sequence: 0 };
-        let state = State { pins: specs.iter().map(pin).collect(), queue: VecDeque::new(), waker: None };
+        let pins = specs.iter().map(pin).collect();
+        let state = State { pins, present: true, news: Vec::new(), queue: VecDeque::new(), waker: None };
         SimBoard { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -70,22 +76,61 @@ impl SimBoard {
         SimLines { board: self.clone(), specs, gaps: GapFinder::default() }
     }
 
-    /// Every line as it is now.
+    /// Every line as it is now; outputs are inactive while the chip is away.
     #[must_use]
     pub fn lines(&self) -> Vec<SimLine> {
-        let look =
-            |pin: &Pin| SimLine { name: pin.spec.name.clone(), direction: pin.spec.direction, active: pin.active };
-        self.lock().pins.iter().map(look).collect()
+        let state = self.lock();
+        let look = |pin: &Pin| SimLine {
+            name: pin.spec.name.clone(),
+            direction: pin.spec.direction,
+            active: pin.active && (state.present || pin.spec.direction == Direction::Input),
+        };
+        state.pins.iter().map(look).collect()
     }
 
-    /// Moves an input. The level that it has already gives no edge.
+    /// Takes the chip away: edges that nobody has read are lost, outputs drive nothing.
+    pub fn unplug(&self) {
+        self.change_chip(false);
+    }
+
+    /// Gives the chip back, with inputs where they are now and outputs as they were last set.
+    pub fn plug(&self) {
+        self.change_chip(true);
+    }
+
+    fn change_chip(&self, present: bool) {
+        let waker = {
+            let mut state = self.lock();
+            if state.present == present {
+                return;
+            }
+            state.present = present;
+            state.queue.clear();
+            for pin in &mut state.pins {
+                pin.sequence = 0; // as a line that is requested anew
+            }
+            let stamp = mono_now();
+            let news = state.inputs().map(|pin| match (pin.spec.name.clone(), pin.active) {
+                (line, active_now) if present => LineEvent::Returned { line, active_now, stamp },
+                (line, _) => LineEvent::Gone { line, stamp },
+            });
+            let news: Vec<_> = news.collect();
+            state.news.extend(news);
+            state.waker.clone()
+        };
+        if let Some(wake) = waker {
+            wake();
+        }
+    }
+
+    /// Moves an input. The level that it has already gives no edge; nor does a chip that is away.
     ///
     /// # Errors
     /// If there is no such input.
     pub fn move_input(&self, line: &LineName, active: bool, stamp: Mono) -> Result<(), GpioError> {
         let waker = {
             let mut state = self.lock();
-            let limit = state.queue_limit();
+            let (limit, present) = (state.queue_limit(), state.present);
             let pin = state.pin(line)?;
             if pin.spec.direction == Direction::Output {
                 return Err(GpioError::NotAnInput(line.clone()));
@@ -94,6 +139,9 @@ impl SimBoard {
                 return Ok(());
             }
             pin.active = active;
+            if !present {
+                return Ok(());
+            }
             pin.sequence = pin.sequence.wrapping_add(1);
             let edge = Edge { line: line.clone(), active, stamp, sequence: pin.sequence };
             if state.queue.len() == limit {
@@ -110,8 +158,8 @@ impl SimBoard {
     }
 
     /// Sets what is called after each edge was queued; it takes the place of an earlier one.
-    pub fn set_waker(&self, waker: Box<dyn Fn() + Send + Sync>) {
-        self.lock().waker = Some(Arc::from(waker));
+    pub fn set_waker(&self, waker: Wake) {
+        self.lock().waker = Some(waker);
     }
 
     fn make_safe(&self) {
@@ -141,12 +189,25 @@ impl Lines for SimLines {
 
     fn drain(&mut self) -> Vec<LineEvent> {
         let mut state = self.board.lock();
+        let mut events = std::mem::take(&mut state.news);
+        for event in &events {
+            if let LineEvent::Gone { line, .. } = event {
+                self.gaps.forget(line);
+            }
+        }
         let edges = state.queue.drain(..).collect();
-        self.gaps.judge(edges, |line| state.pin(line).is_ok_and(|pin| pin.active))
+        events.extend(self.gaps.judge(edges, |line| state.pin(line).is_ok_and(|pin| pin.active)));
+        events
     }
 
     fn level(&self, line: &LineName) -> Result<bool, GpioError> {
-        self.board.lock().pin(line).map(|pin| pin.active)
+        let mut state = self.board.lock();
+        let (present, active) = (state.present, state.pin(line)?.active);
+        if present {
+            Ok(active)
+        } else {
+            Err(GpioError::Device { line: line.clone(), reason: "it is not there now".into() })
+        }
     }
 
     fn set(&mut self, line: &LineName, active: bool) -> Result<(), GpioError> {
@@ -169,7 +230,8 @@ impl Lines for SimLines {
     }
 
     fn fault(&self) -> Option<String> {
-        None
+        let away = !self.board.lock().present;
+        away.then(|| "the simulated chip is unplugged; plug it in: POST /api/sim/chip {\"present\": true}".into())
     }
 }
 
@@ -281,7 +343,7 @@ mod tests {
         let lines = Mutex::new(board.open());
         let seen = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&seen);
-        board.set_waker(Box::new(move || {
+        board.set_waker(Arc::new(move || {
             counter.fetch_add(lines.lock().unwrap().drain().len(), Ordering::Relaxed);
         }));
         toggle(&board, "ptt", 3);
