@@ -26,7 +26,7 @@ impl Bell {
 
     /// Rings.
     pub fn ring(&self) {
-        (&*self.0).write(&[1]).ok(); // full means that it rings already
+        (&*self.0).write_all(&[1]).ok(); // full means that it rings already
     }
 }
 

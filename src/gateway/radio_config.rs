@@ -310,7 +310,8 @@ impl Radio {
     }
 
     /// The fob whose pins it uses.
-    pub(super) fn fob(&self) -> Option<fob::Plan> {
+    #[must_use]
+    pub fn fob(&self) -> Option<fob::Plan> {
         let carrier = self.carrier_name().filter(|_| self.carrier_from() == CarrierFrom::Cm108);
         let ptt = self.ptt_name().filter(|_| self.ptt_output() == PttOutput::Cm108);
         let card = self.fob.clone().or(self.card.clone())?;

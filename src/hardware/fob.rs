@@ -202,6 +202,16 @@ fn read(plan: &Arc<Plan>, state: &Weak<Mutex<State>>, wake: &Wake) {
     }
 }
 
+/// Unkeys a fob without anything else, for whoever cleans up after a gateway that has died.
+///
+/// # Errors
+/// If it is not plugged in, or may not be used; in words.
+pub fn unkey(card: &str) -> Result<(), String> {
+    let path = find(card)?;
+    let done = File::options().write(true).open(&path).and_then(|mut device| device.write_all(&output_report(false)));
+    done.map_err(|e| format!("{}: {e}", path.display()))
+}
+
 /// The hidraw device of a card's fob.
 fn find(card: &str) -> Result<PathBuf, String> {
     if card.starts_with("/dev/") {

@@ -155,7 +155,7 @@ mod tests {
         assert!(watch.may_set(&"lamp".into(), true, at(0)) && watch.may_set(&ptt, true, at(0)));
         assert!(watch.may_set(&ptt, true, at(9)), "keying again does not begin anew");
         assert!(watch.overdue(at(14)).is_empty() && watch.fault().is_none());
-        assert_eq!(watch.overdue(at(15)), [ptt.clone()]);
+        assert_eq!(watch.overdue(at(15)), std::slice::from_ref(&ptt));
         assert!(watch.overdue(at(16)).is_empty(), "told once");
         assert!(!watch.may_set(&ptt, true, at(17)), "it stays cut");
         assert!(watch.fault().unwrap().contains("'ptt' after 15 s"));
@@ -170,7 +170,7 @@ mod tests {
         watch.emergency(true, at(9));
         watch.emergency(true, at(200));
         assert!(watch.overdue(at(313)).is_empty());
-        assert_eq!(watch.overdue(at(314)), [ptt.clone()], "an emergency that never ends excuses nobody");
+        assert_eq!(watch.overdue(at(314)), std::slice::from_ref(&ptt), "an emergency that never ends excuses nobody");
         watch.may_set(&ptt, false, at(320));
         watch.emergency(false, at(320));
         watch.may_set(&ptt, true, at(330));

@@ -6,7 +6,7 @@ use thread_priority::{
 };
 
 /// Above everything ordinary, below what the kernel does for its devices (50).
-const PRIORITY: u8 = 40;
+const PRIORITY: u8 = 20;
 
 /// Asks for real-time priority (SCHED_FIFO) for this thread.
 ///
