@@ -1,14 +1,15 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
 mod audio;
+mod audit;
 mod board;
 mod client;
 mod emergency;
 mod gpio;
 mod manual;
 mod people;
+mod recording;
 
-use crate::audit;
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
@@ -77,27 +78,10 @@ enum Command {
         /// Where to.
         dir: PathBuf,
     },
-    /// Reads the audit.
-    Audit {
-        #[command(subcommand)]
-        command: AuditCommand,
-    },
-}
-
-#[derive(Subcommand)]
-enum AuditCommand {
-    /// Prints the newest records, then follows with --follow.
-    Tail {
-        /// The gateway's state directory.
-        #[arg(long, default_value = "state")]
-        state_dir: PathBuf,
-        /// How many records.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        lines: usize,
-        /// Goes on with new records.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    /// Reads, exports and verifies the audit.
+    Audit(audit::AuditArgs),
+    /// Lists and copies recordings.
+    Recording(recording::RecordingArgs),
 }
 
 #[derive(Args)]
@@ -175,7 +159,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Without internal errors: a log that nobody reads any more must not end the gateway.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     let done = match cli.command {
         Command::Run(run) => start(run),
         Command::Check { config } => match Config::inspect(&config) {
@@ -204,7 +189,8 @@ pub fn main() -> ExitCode {
         }
         Command::Unkey(from) => gpio::unkey(&from),
         Command::Manual { dir } => manual::write(Cli::command(), &dir),
-        Command::Audit { command: AuditCommand::Tail { state_dir, lines, follow } } => tail(&state_dir, lines, follow),
+        Command::Audit(args) => audit::run(&args),
+        Command::Recording(args) => recording::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -277,22 +263,4 @@ fn print_token(token: &Token) -> anyhow::Result<()> {
     };
     println!("{}", tokens.sign(&identity, unix_ms_now() / 1000 + token.expires.as_secs())?);
     Ok(())
-}
-
-fn tail(state_dir: &std::path::Path, lines: usize, follow: bool) -> anyhow::Result<()> {
-    let path = state_dir.join("audit.sqlite");
-    let mut after = 0;
-    let mut rows = audit::tail(&path, after, usize::MAX)?;
-    rows.drain(..rows.len().saturating_sub(lines));
-    loop {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-            after = row.seq;
-        }
-        if !follow {
-            return Ok(());
-        }
-        std::thread::park_timeout(Duration::from_millis(500));
-        rows = audit::tail(&path, after, 1000)?;
-    }
 }

@@ -9,4 +9,5 @@ pub mod hardware;
 pub mod media;
 pub mod net;
 pub mod people;
+pub mod recorder;
 pub mod wire;

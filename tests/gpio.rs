@@ -497,6 +497,9 @@ fn the_wrong_line_is_refused() {
 fn a_chip_that_goes_releases_its_inputs_and_its_return_restores_everything() {
     let (rig, _alone) = rig();
     let mut desk = Desk::open(&*rig);
+    for active in [true, false] {
+        desk.edge(&*rig, "low", active);
+    }
     desk.edge(&*rig, "a", true);
     desk.lines.set(&"key".into(), true).unwrap();
     if !rig.plug(false) {

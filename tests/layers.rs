@@ -5,8 +5,13 @@
 use std::path::{Path, PathBuf};
 
 /// From the bottom up. A room may import rooms of lower layers, and itself.
-const LAYERS: &[&[&str]] =
-    &[&["base"], &["control", "audit", "media", "hardware", "net", "people"], &["wire"], &["gateway"], &["cli"]];
+const LAYERS: &[&[&str]] = &[
+    &["base"],
+    &["control", "audit", "media", "hardware", "net", "people", "recorder"],
+    &["wire"],
+    &["gateway"],
+    &["cli"],
+];
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -25,6 +25,8 @@ CONFIG=$ROOT/etc/crosspatch/crosspatch.toml STATE=$ROOT/var/lib/crosspatch
 step "installing"
 install_deb "$DEB"
 inside crosspatch check --config /etc/crosspatch/crosspatch.toml >/dev/null || fail "its first configuration is faulty"
+# As every boot does, before the unit.
+systemd-tmpfiles --root="$ROOT" --create crosspatch.conf
 [ "$(inside stat -c '%U:%G %a' /var/lib/crosspatch)" = 'crosspatch:crosspatch 700' ] || fail "the state directory is open to others"
 for group in audio dialout gpio; do
   inside id -nG crosspatch | grep -qw "$group" || fail "its user is not in group $group"

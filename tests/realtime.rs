@@ -1,8 +1,6 @@
 //! Audio threads: while their devices work they neither allocate nor log. The threads are the real ones; the devices are
 //! simulated and mark the thread that they are used by.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
-
 use assert_no_alloc::{AllocDisabler, assert_no_alloc, reset_violation_count, violation_count};
 use crosspatch::base::{BurstId, Mono, SessionId, SourceId};
 use crosspatch::gateway::bell::Bell;

@@ -179,3 +179,37 @@ async fn a_chip_that_is_unplugged_unkeys_is_told_as_a_degraded_part_and_heals_wi
     gateway.move_line("desk.ptt.security", true).await?;
     wait_until(&supervisor, &gateway, "radio.vhf.ptt", true).await
 }
+
+/// A log pipe that breaks, as when the terminal is closed that the gateway was started from.
+#[tokio::test]
+async fn a_log_that_nobody_reads_any_more_ends_nothing() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let config = state.path().join("event.toml");
+    std::fs::write(&config, include_str!("../src/gateway/demo.toml"))?;
+    let mut command = std::process::Command::new(native::gateway::binary());
+    command.args(["run", "--listen", "127.0.0.1:0", "--media-port", "0", "--config"]).arg(&config);
+    let mut gateway = command.arg("--state-dir").arg(state.path()).stderr(std::process::Stdio::piped()).spawn()?;
+    let alive = async |gateway: &mut std::process::Child, what: &str, is_so: &dyn Fn() -> bool| -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        while !is_so() {
+            ensure!(gateway.try_wait()?.is_none(), "the gateway ended before {what}");
+            ensure!(Instant::now() < deadline, "no {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    alive(&mut gateway, "it was ready", &|| state.path().join("ready.json").exists()).await?;
+    drop(gateway.stderr.take());
+    for reloads in 1..=2 {
+        let sent = std::process::Command::new("kill").arg("-HUP").arg(gateway.id().to_string()).status()?;
+        ensure!(sent.success(), "the signal was not sent");
+        let told = || {
+            let rows = crosspatch::audit::tail(&state.path().join("audit.sqlite"), 0, 10_000).unwrap_or_default();
+            rows.iter().filter(|row| row.action == "system.config_reloaded").count() == reloads
+        };
+        alive(&mut gateway, "the configuration was read again", &told).await?;
+    }
+    gateway.kill()?;
+    gateway.wait()?;
+    Ok(())
+}

@@ -76,6 +76,7 @@ impl World {
             media,
             endpoints,
             people: people::start(&dir.path().join("people.sqlite"), Box::new(|_| {})).unwrap().0,
+            recorder: None,
             live: watch::channel(Value::Null).0,
         });
         let mut world = World {
@@ -214,21 +215,25 @@ impl World {
         open
     }
 
-    /// The audit's actions after row `seq`, read back from the file.
     /// A lamp that is lit and dark within its longest pattern.
     fn blinks(&mut self, line: &str) -> bool {
         let seen: Vec<_> = (0..40).map(|_| (self.pass(50), self.lit(line)).1).collect();
         seen.contains(&true) && seen.contains(&false)
     }
 
-    /// What was recorded but for presses and releases of buttons, which every test here makes itself.
+    /// What was recorded but for presses and releases of buttons, which every test here makes itself, and for measures.
     fn audited(&self, after: i64) -> Vec<String> {
-        self.audit.flush().unwrap();
-        let rows = audit::tail(&self.audit_file, after, 1000).unwrap();
-        rows.into_iter()
-            .filter(|r| !matches!(r.action.as_str(), "gpio.press" | "gpio.release"))
+        let made = ["gpio.press", "gpio.release", "priority_ptt.measured"];
+        self.rows(after)
+            .into_iter()
+            .filter(|r| !made.contains(&r.action.as_str()))
             .map(|r| [Some(r.action), r.actor, r.channel, r.cause].into_iter().flatten().collect::<Vec<_>>().join(" "))
             .collect()
+    }
+
+    fn rows(&self, after: i64) -> Vec<audit::Row> {
+        self.audit.flush().unwrap();
+        audit::tail(&self.audit_file, after, 1000).unwrap()
     }
 
     fn audit_length(&self) -> i64 {
@@ -500,4 +505,34 @@ fn a_producer_that_is_made_anew_in_an_emergency_is_heard_on_every_channel() {
     let again = json!({ "transportId": "t1", "kind": "audio", "channelId": "ops", "rtpParameters": {} });
     w.ask(dana, "produce", again);
     assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p102")), "{:?}", w.open_gates());
+}
+
+#[test]
+fn the_audit_has_every_press_with_its_stamps_and_how_fast_a_talker_was_cut_off() {
+    let mut w = World::new();
+    let gina = w.enter("gina", "Gina", "general", &["ops"]);
+    w.ask(gina, "ptt-start", json!({ "channelId": "ops" }));
+    let before = w.audit_length();
+    let pressed = w.now();
+    w.board.move_input(&"desk.ptt.ops".into(), true, pressed).unwrap();
+    w.now.fetch_add(Duration::from_micros(3_500).as_nanos() as u64, Ordering::Relaxed);
+    w.turn();
+    w.pass(1_250);
+    w.line("desk.ptt.ops", false);
+    let released = w.now();
+    let rows = w.rows(before);
+    let find =
+        |action: &str| rows.iter().find(|row| row.action == action).unwrap_or_else(|| panic!("{action}: {rows:#?}"));
+    let press = find("gpio.press");
+    assert_eq!((press.actor.as_deref(), &press.detail["stampNs"]), (Some("desk-1"), &json!(pressed.0)));
+    let release = find("gpio.release");
+    assert_eq!((&release.detail["stampNs"], &release.detail["heldMs"]), (&json!(released.0), &json!(1253)));
+    let measured = find("priority_ptt.measured");
+    assert_eq!(
+        [&measured.actor, &measured.target, &measured.channel, &measured.burst].map(|text| text.as_deref().unwrap()),
+        ["desk-1", "gina", "ops", "b2"]
+    );
+    assert_eq!(measured.detail["requestToShutMs"], 3.5);
+    assert_eq!(measured.detail["interruptedBurst"], "b1");
+    assert_eq!(measured.detail["requestToFirstPacketMs"], Value::Null, "the simulated microphone sends none");
 }

@@ -1,11 +1,11 @@
-// Bundles the two pages into dist/, which the gateway serves.
+// Bundles the pages into dist/, which the gateway serves.
 import { build } from 'esbuild';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 
 await rm('dist', { recursive: true, force: true });
 await mkdir('dist');
 await build({
-  entryPoints: ['src/talk.js', 'src/panel.js'],
+  entryPoints: ['src/talk.js', 'src/panel.js', 'src/timeline.js'],
   outdir: 'dist',
   bundle: true,
   minify: true,
@@ -14,6 +14,6 @@ await build({
   legalComments: 'none',
   logLevel: 'info',
 });
-for (const name of ['index.html', 'talk.html', 'trust.html', 'style.css']) {
+for (const name of ['index.html', 'talk.html', 'trust.html', 'timeline.html', 'style.css', 'timeline.css']) {
   await copyFile(`src/${name}`, `dist/${name}`);
 }

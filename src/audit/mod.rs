@@ -8,19 +8,31 @@
 //!
 //! **Invariant:** a disk that fails degrades the audit; it never stops the gateway.
 
+mod anchor;
+mod chain;
+mod export;
+mod memory;
+mod query;
+mod retention;
 mod schema;
 mod store;
+mod verify;
 mod writer;
 
 use crate::base::{Beat, Mono, Pulse, Record, WallStamp};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-pub use schema::Row;
+pub use anchor::{Checkpoint, newest_checkpoint, public_key_beside};
+pub use chain::Digest;
+pub use export::{export, verify_export};
+pub use query::{Filter, query};
+pub use retention::Retention;
+pub use schema::{Row, iso_8601};
 pub use store::{last_wall_ms, tail};
+pub use verify::{Broken, Trust, Verdict, verify};
 
 /// Records that may wait between the gateway's loop and the writer.
 const QUEUE_RECORDS: usize = 8192;
@@ -36,7 +48,7 @@ pub enum AuditError {
         /// Its schema.
         found: i64,
         /// The newest schema that this program knows.
-        known: i64,
+        known: usize,
     },
     /// The writer's thread cannot be started.
     #[error("the audit's thread cannot be started: {0}; raise the unit's TasksMax or free memory")]
@@ -60,6 +72,26 @@ pub enum AuditError {
     /// Records are still in memory only.
     #[error("records are not on disk yet; see the audit's health for the reason")]
     NotOnDisk,
+    /// There is no checkpoint beside the audit.
+    #[error("the checkpoint {path} cannot be read: {why}; the gateway makes one with its next record")]
+    NoCheckpoint {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An export cannot be written or read.
+    #[error("the export failed: {source}; check that there is room and that it may be read")]
+    Export {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is no export.
+    #[error("this is no export of an audit: {why}; make one with: crosspatch audit export")]
+    NoExport {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The writer has ended.
     #[error("the audit is closed; restart the gateway to open it again")]
     Closed,
@@ -83,6 +115,8 @@ pub struct Health {
     pub lost: u64,
     /// Why records do not reach the disk now, if they do not.
     pub failing: Option<String>,
+    /// Why the chain could not be trusted at the start, if so.
+    pub broken: Option<String>,
 }
 
 /// What travels to the writer.
@@ -90,31 +124,80 @@ enum Message {
     Write(Box<Stamped>),
     /// Commit, then say whether everything is on disk.
     Flush(SyncSender<bool>),
+    /// Keep so much from now on.
+    Retain(Retention),
     Finish,
     /// Somebody asks whether the writer is alive.
     Tick,
 }
 
+impl Message {
+    fn is_emergency(&self) -> bool {
+        match self {
+            Message::Write(stamped) => stamped.record.action.is_emergency(),
+            Message::Flush(_) | Message::Retain(_) | Message::Finish | Message::Tick => false,
+        }
+    }
+}
+
 /// Called with the reason when records stop reaching the disk, and without when they do again.
 type Listener = Box<dyn Fn(Option<String>) + Send>;
+
+/// Lost records that the audit has not told of yet.
+#[derive(Clone, PartialEq)]
+struct Lost {
+    records: u64,
+    /// The times of the first one and the last.
+    first: (Mono, WallStamp),
+    last: (Mono, WallStamp),
+}
 
 /// What the handles and the writer share.
 #[derive(Default)]
 struct Shared {
-    lost: AtomicU64,
+    /// Records lost since the start, and those of them that the audit has not told of.
+    lost: Mutex<(u64, Option<Lost>)>,
+    /// Emergencies that found the queue full.
+    spilt: Mutex<Vec<Stamped>>,
     failing: Mutex<Option<String>>,
     listener: Mutex<Option<Listener>>,
     set_aside: Mutex<Option<PathBuf>>,
+    broken: Mutex<Option<String>>,
     beat: Arc<Beat>,
 }
 
 impl Shared {
-    fn add_lost(&self, records: u64) {
-        self.lost.fetch_add(records, Ordering::Relaxed);
+    fn note_lost(&self, stamped: &Stamped) {
+        let mut lost = lock(&self.lost);
+        let at = (stamped.mono, stamped.wall);
+        lost.0 += 1;
+        let untold = lost.1.get_or_insert(Lost { records: 0, first: at, last: at });
+        untold.records += 1;
+        untold.last = at;
     }
 
     fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        lock(&self.lost).0
+    }
+
+    fn untold(&self) -> Option<Lost> {
+        lock(&self.lost).1.clone()
+    }
+
+    /// The audit has told of these.
+    fn told(&self, told: &Lost) {
+        let mut lost = lock(&self.lost);
+        if let Some(untold) = &mut lost.1 {
+            untold.records -= told.records;
+            untold.first = told.last; // what is left was lost after that
+        }
+        if lost.1.as_ref().is_some_and(|untold| untold.records == 0) {
+            lost.1 = None;
+        }
+    }
+
+    fn take_spilt(&self) -> Vec<Stamped> {
+        std::mem::take(&mut *lock(&self.spilt))
     }
 
     /// Notes why records do not reach the disk, or that they do; true if that is news.
@@ -142,11 +225,21 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Hands a record to the writer. Never blocks: with a full queue the record is counted as lost.
+    /// Hands a record to the writer. Never blocks: with a full queue an emergency is laid beside it, and any other
+    /// record is counted as lost.
     pub fn write(&self, stamped: Stamped) {
-        match self.queue_sender.try_send(Message::Write(Box::new(stamped))) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.shared.add_lost(1),
+        let refused = match self.queue_sender.try_send(Message::Write(Box::new(stamped))) {
+            Ok(()) => return,
+            Err(TrySendError::Full(message)) if message.is_emergency() => {
+                if let Message::Write(stamped) = message {
+                    lock(&self.shared.spilt).push(*stamped);
+                }
+                return;
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => message,
+        };
+        if let Message::Write(stamped) = refused {
+            self.shared.note_lost(&stamped);
         }
     }
 
@@ -170,6 +263,14 @@ impl Audit {
         }
     }
 
+    /// Keeps so much from now on; without this everything. Waits for room in the queue.
+    ///
+    /// # Errors
+    /// [`AuditError::Closed`] after the end.
+    pub fn retain(&self, retention: Retention) -> Result<(), AuditError> {
+        self.queue_sender.send(Message::Retain(retention)).map_err(|_| AuditError::Closed)
+    }
+
     /// Records lost since the start.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -179,7 +280,8 @@ impl Audit {
     /// How the audit is.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health { lost: self.lost(), failing: lock(&self.shared.failing).clone() }
+        let Shared { failing, broken, .. } = &*self.shared;
+        Health { lost: self.lost(), failing: lock(failing).clone(), broken: lock(broken).clone() }
     }
 
     /// Where a damaged file was put, if there was one; a new file was started in its place.
@@ -253,179 +355,4 @@ fn start(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::{Action, BurstId, Role};
-    use serde_json::json;
-
-    fn stamped(record: Record) -> Stamped {
-        let wall = WallStamp { unix_ms: 1_700_000_000_123, synchronised: true };
-        Stamped { record, mono: Mono::from_millis(5), wall }
-    }
-
-    fn grant(n: u64) -> Stamped {
-        let record = Record::new(Action::PttStart)
-            .by(&"u1".into(), "Ann", Role::Dispatch)
-            .on(&"ops".into())
-            .in_burst(BurstId(n))
-            .because("pressed")
-            .with(json!({ "n": n }));
-        stamped(record)
-    }
-
-    fn file() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("audit.sqlite");
-        (dir, path)
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let (_dir, path) = file();
-        let (audit, thread) = open(&path, "boot-1").unwrap();
-        audit.write(grant(12));
-        audit.write(stamped(Record::new(Action::SystemStop)));
-        thread.finish();
-
-        let rows = tail(&path, 0, 10).unwrap();
-        assert_eq!(
-            serde_json::to_value(&rows[0]).unwrap(),
-            json!({
-                "seq": 1, "utc": "2023-11-14T22:13:20.123Z", "mono_ns": 5_000_000, "boot_id": "boot-1",
-                "clock_ok": true, "action": "ptt.start", "actor": "u1", "actor_name": "Ann",
-                "role": "DISPATCH", "channel": "ops", "target": null, "cause": "pressed",
-                "burst": "b12", "detail": { "n": 12 }
-            })
-        );
-        assert_eq!(rows[1].action, "system.stop");
-        assert_eq!(rows[1].detail, serde_json::Value::Null);
-        assert_eq!(tail(&path, 1, 10).unwrap(), rows[1..]);
-        assert_eq!(tail(&path, 0, 1).unwrap(), rows[..1]);
-        assert_eq!(last_wall_ms(&path), Some(1_700_000_000_123));
-    }
-
-    #[test]
-    fn the_sequence_goes_on_after_a_restart() {
-        let (_dir, path) = file();
-        for boot_id in ["boot-1", "boot-2"] {
-            let (audit, thread) = open(&path, boot_id).unwrap();
-            audit.write(grant(1));
-            thread.finish();
-        }
-        let rows = tail(&path, 0, 10).unwrap();
-        let seen: Vec<_> = rows.iter().map(|r| (r.seq, r.boot_id.as_str())).collect();
-        assert_eq!(seen, [(1, "boot-1"), (2, "boot-2")]);
-    }
-
-    #[test]
-    fn an_urgent_record_takes_the_queued_ones_along_at_once() {
-        let (_dir, path) = file();
-        let mut writer = writer::Writer::new(&path, "boot", Arc::default()).unwrap();
-        let now = std::time::Instant::now();
-        writer.take(Message::Write(Box::new(grant(1))), now);
-        assert_eq!(writer.due(), Some(now + writer::GROUP_DELAY));
-        writer.take(Message::Write(Box::new(stamped(Record::new(Action::EmergencyStart)))), now);
-        assert_eq!(writer.due(), Some(now));
-    }
-
-    #[test]
-    fn an_urgent_record_reaches_the_disk_without_a_flush() {
-        let (_dir, path) = file();
-        let (audit, thread) = open(&path, "boot").unwrap();
-        audit.write(stamped(Record::new(Action::EmergencyStart)));
-        while tail(&path, 0, 1).unwrap().is_empty() {
-            std::thread::yield_now();
-        }
-        thread.finish();
-    }
-
-    #[test]
-    fn a_damaged_file_is_set_aside_and_a_new_one_started() {
-        let (_dir, path) = file();
-        std::fs::write(&path, "this is no database, however long it may go on".repeat(100)).unwrap();
-        let (audit, thread) = open(&path, "boot").unwrap();
-        let aside = thread.set_aside().unwrap();
-        assert_eq!(audit.set_aside().as_ref(), Some(&aside));
-        assert!(std::fs::read(&aside).unwrap().starts_with(b"this is no database"));
-        assert!(aside.to_str().unwrap().contains("audit.sqlite.damaged-"));
-        audit.write(grant(1));
-        audit.flush().unwrap();
-        assert_eq!(tail(&path, 0, 10).unwrap().len(), 1);
-        thread.finish();
-    }
-
-    #[test]
-    fn a_page_torn_in_the_middle_is_found_at_open() {
-        let (_dir, path) = file();
-        let (audit, thread) = open(&path, "boot").unwrap();
-        (1..=2000).for_each(|n| audit.write(grant(n)));
-        thread.finish();
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 8192].fill(0xAA);
-        std::fs::write(&path, bytes).unwrap();
-
-        let (_audit, thread) = open(&path, "boot").unwrap();
-        assert!(thread.set_aside().is_some());
-        thread.finish();
-    }
-
-    #[test]
-    fn a_newer_file_is_refused_and_left_alone() {
-        let (_dir, path) = file();
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", 99).unwrap();
-        drop(connection);
-        assert!(matches!(open(&path, "boot"), Err(AuditError::Newer { found: 99, .. })));
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn a_full_queue_is_counted_and_told_once_it_has_room() {
-        let (_dir, path) = file();
-        let (audit, queue_receiver) = queue(4);
-        (1..=7).for_each(|n| audit.write(grant(n)));
-        assert_eq!(audit.lost(), 3);
-
-        let thread = start(&path, "boot", &audit, queue_receiver).unwrap();
-        audit.flush().unwrap();
-        audit.write(grant(8));
-        thread.finish();
-        let rows = tail(&path, 0, 10).unwrap();
-        assert_eq!(rows.len(), 6);
-        assert_eq!(rows[4].action, "system.audit_lost");
-        assert_eq!(rows[4].detail, json!({ "lost": 3 }));
-        assert_eq!(rows[5].burst.as_deref(), Some("b8"));
-    }
-
-    #[test]
-    fn a_disk_that_comes_back_gets_what_was_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("not-mounted").join("audit.sqlite");
-        let (audit, thread) = open(&path, "boot").unwrap();
-        audit.write(grant(1));
-        assert!(matches!(audit.flush(), Err(AuditError::NotOnDisk)));
-        assert!(audit.health().failing.unwrap().contains("cannot be used"));
-
-        std::fs::create_dir(path.parent().unwrap()).unwrap();
-        audit.flush().unwrap();
-        assert_eq!(audit.health(), Health { lost: 0, failing: None });
-        assert_eq!(tail(&path, 0, 10).unwrap().len(), 1);
-        thread.finish();
-    }
-
-    #[test]
-    fn a_full_memory_gives_up_ordinary_records_first() {
-        let shared: Arc<Shared> = Arc::default();
-        let mut writer = writer::Writer::new(Path::new("/nowhere/audit"), "boot", Arc::clone(&shared)).unwrap();
-        let now = std::time::Instant::now();
-        writer.take(Message::Write(Box::new(stamped(Record::new(Action::EmergencyStart)))), now);
-        for n in 0..writer::HELD_RECORDS as u64 {
-            writer.take(Message::Write(Box::new(grant(n))), now);
-        }
-        assert_eq!(shared.lost(), 1);
-        assert_eq!(writer.held().front().unwrap().record.action, Action::EmergencyStart);
-        assert_eq!(writer.held()[1].record.burst, Some(BurstId(1)));
-        assert_eq!(writer.held().len(), writer::HELD_RECORDS);
-    }
-}
+mod tests;

@@ -1,10 +1,11 @@
 //! The writer: gathers records, commits them in groups, and keeps them while the disk fails.
 
+use super::memory::Memory;
+use super::schema::iso_8601;
 use super::store::{Opened, Store, is_damage};
-use super::{AuditError, Message, Shared, Stamped, lock};
-use crate::base::{Action, Record, clock};
-use serde_json::json;
-use std::collections::VecDeque;
+use super::{AuditError, Lost, Message, Retention, Shared, Stamped, lock};
+use crate::base::{Action, Mono, Record, WallStamp, clock};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 pub(super) const GROUP_DELAY: Duration = Duration::from_millis(300);
 /// How long a failing disk is left alone.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How often the oldest records are looked at, and how long the disk is left alone between two steps.
+const PRUNE_PERIOD: Duration = Duration::from_secs(600);
+const PRUNE_PAUSE: Duration = Duration::from_millis(200);
 /// How many records are kept in memory while the disk fails.
 pub(super) const HELD_RECORDS: usize = 50_000;
 
@@ -26,12 +30,16 @@ pub(super) struct Writer {
     store: Option<Store>,
     /// True if the file has to be checked before it is opened again.
     suspect: bool,
-    held: VecDeque<Stamped>,
+    /// True once the file has been open: later on a missing `system.stop` is our own.
+    opened: bool,
+    /// What opening the file brought to light, to be told before everything else.
+    findings: Vec<Stamped>,
+    held: Memory,
     flushes: Vec<SyncSender<bool>>,
     /// When to commit; nothing while there is nothing to commit.
     due: Option<Instant>,
-    /// How many of the lost records the audit itself has told of.
-    lost_told: u64,
+    /// How much is kept, and when to look again.
+    retention: Option<(Retention, Instant)>,
     finished: bool,
 }
 
@@ -43,10 +51,12 @@ impl Writer {
             shared,
             store: None,
             suspect: true,
-            held: VecDeque::new(),
+            opened: false,
+            findings: Vec::new(),
+            held: Memory::new(HELD_RECORDS),
             flushes: Vec::new(),
             due: None,
-            lost_told: 0,
+            retention: None,
             finished: false,
         };
         match writer.reopen() {
@@ -61,7 +71,8 @@ impl Writer {
     pub(super) fn run(mut self, queue_receiver: &Receiver<Message>) {
         while !self.finished {
             self.shared.beat.answer();
-            let message = match self.due {
+            let prune_at = self.retention.map(|(_, at)| at);
+            let message = match self.due.into_iter().chain(prune_at).min() {
                 Some(due) => queue_receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
                 None => queue_receiver.recv().map_err(RecvTimeoutError::from),
             };
@@ -75,10 +86,12 @@ impl Writer {
                     self.take(message, Instant::now());
                 }
                 self.commit();
+            } else {
+                self.prune(Instant::now());
             }
         }
-        if !self.held.is_empty() {
-            self.shared.add_lost(self.held.len() as u64);
+        if self.held.len() > 0 {
+            self.held.in_order().into_iter().for_each(|lost| self.shared.note_lost(lost));
             tracing::error!(records = self.held.len(), "the audit ends with records that are not on disk");
         }
     }
@@ -101,8 +114,24 @@ impl Writer {
                 self.flushes.push(ack_sender);
                 self.due = Some(now);
             }
+            Message::Retain(retention) => self.retention = Some((retention, now)),
             Message::Finish => self.finish(now),
             Message::Tick => {}
+        }
+    }
+
+    /// Takes away some of the oldest records if it is time; what there is to store goes first.
+    fn prune(&mut self, now: Instant) {
+        let Some((retention, _)) = self.retention.filter(|(_, at)| *at <= now) else { return };
+        let Some(store) = &mut self.store else {
+            self.retention = Some((retention, now + PRUNE_PERIOD));
+            return;
+        };
+        let pruned = store.prune(&self.boot_id, &retention, clock::wall_now(0));
+        let pause = if matches!(pruned, Ok(true)) { PRUNE_PAUSE } else { PRUNE_PERIOD };
+        self.retention = Some((retention, now + pause));
+        if let Err(error) = pruned {
+            self.failed(&error);
         }
     }
 
@@ -111,18 +140,18 @@ impl Writer {
         self.due = Some(now);
     }
 
-    /// Keeps a record; with the memory full, the oldest ordinary one goes, else the oldest.
+    /// Keeps a record; with the memory full, another one goes.
     fn hold(&mut self, stamped: Stamped) {
-        self.held.push_back(stamped);
-        if self.held.len() > HELD_RECORDS {
-            let ordinary = self.held.iter().position(|held| !held.record.action.is_urgent());
-            self.held.remove(ordinary.unwrap_or(0));
-            self.shared.add_lost(1);
+        if let Some(lost) = self.held.push(stamped) {
+            self.shared.note_lost(&lost);
         }
     }
 
     /// Brings everything held to the disk, or says why not and sets the next attempt.
     fn commit(&mut self) {
+        for stamped in self.shared.take_spilt() {
+            self.hold(stamped);
+        }
         let outcome = self.append();
         let stored = outcome.is_ok();
         match outcome {
@@ -136,40 +165,62 @@ impl Writer {
     }
 
     fn append(&mut self) -> Result<(), AuditError> {
+        let lost = self.shared.untold();
+        if let (Some(lost), true) = (&lost, self.store.is_some()) {
+            let records = lost.records;
+            self.alarm(format!("{records} records were lost because they came faster than the disk takes them"));
+        }
         if self.store.is_none() {
             self.reopen()?;
         }
-        let lost = self.shared.lost();
-        let confession = (lost > self.lost_told).then(|| self.confession(lost - self.lost_told));
-        let records = self.held.iter().chain(&confession);
+        let confession = lost.as_ref().map(|lost| self.note(Action::SystemAuditLost, lost.detail()));
+        let records = self.findings.iter().chain(self.held.in_order()).chain(&confession);
         self.store.as_mut().expect("opened above").append(&self.boot_id, records)?;
-        self.lost_told = lost;
+        if let Some(lost) = lost {
+            self.shared.told(&lost);
+        }
+        self.findings.clear();
         self.held.clear();
         Ok(())
     }
 
-    /// The record that tells of lost ones.
-    fn confession(&self, lost: u64) -> Stamped {
-        let floor_unix_ms = self.held.back().map_or(0, |last| last.wall.unix_ms);
+    /// A record of the audit's own.
+    fn note(&self, action: Action, detail: Value) -> Stamped {
+        let floor_unix_ms = self.held.in_order().last().map_or(0, |last| last.wall.unix_ms);
         Stamped {
-            record: Record::new(Action::SystemAuditLost).with(json!({ "lost": lost })),
+            record: Record::new(action).with(detail),
             mono: clock::mono_now(),
             wall: clock::wall_now(floor_unix_ms),
         }
     }
 
     fn reopen(&mut self) -> Result<(), AuditError> {
-        if self.suspect {
-            let Opened { store, set_aside } = Store::open_checked(&self.path)?;
-            if let Some(aside) = set_aside {
-                tracing::error!(file = %aside.display(), "the audit was damaged and is set aside; a new one is started");
-                *lock(&self.shared.set_aside) = Some(aside);
-            }
-            self.store = Some(store);
-            self.suspect = false;
-        } else {
+        if !self.suspect {
             self.store = Some(Store::open(&self.path)?);
+            return Ok(());
         }
+        let Opened { store, set_aside, broken, crashed } = Store::open_checked(&self.path)?;
+        self.store = Some(store);
+        self.suspect = false;
+        if let Some(aside) = set_aside {
+            tracing::error!(file = %aside.display(), "the audit was damaged and is set aside; a new one is started");
+            self.findings.push(self.note(Action::SystemAuditSetAside, json!({ "file": aside })));
+            *lock(&self.shared.set_aside) = Some(aside);
+        }
+        if let Some(why) = broken {
+            tracing::error!("the audit's chain is broken: {why}; see it with: crosspatch audit verify");
+            self.findings.push(self.note(Action::SystemAuditBroken, json!({ "why": why })));
+            *lock(&self.shared.broken) = Some(why);
+        }
+        if let Some(last) = crashed.filter(|_| !self.opened) {
+            let same_boot = last.boot_id == self.boot_id;
+            tracing::warn!(last = last.utc, "the gateway did not stop in good order last time");
+            let detail = json!({ "lastSeq": last.seq, "lastUtc": last.utc, "lastMonoNs": last.mono_ns, "lastBootId": last.boot_id });
+            let mut found = self.note(Action::SystemCrashFound, detail);
+            found.record.cause = Some(if same_boot { "process-ended" } else { "power-or-reboot" });
+            self.findings.push(found);
+        }
+        self.opened = true;
         Ok(())
     }
 
@@ -184,10 +235,25 @@ impl Writer {
         self.suspect |= matches!(error, AuditError::Store { source, .. } if is_damage(source));
         self.store = None;
         self.due = Some(Instant::now() + RETRY_DELAY);
-        let reason = error.to_string();
+        self.alarm(error.to_string());
+    }
+
+    fn alarm(&self, reason: String) {
         if self.shared.set_failing(Some(reason.clone())) {
             tracing::error!("{reason}");
         }
+    }
+}
+
+impl Lost {
+    /// What the audit says of lost records.
+    fn detail(&self) -> Value {
+        let utc = |(_, wall): (Mono, WallStamp)| iso_8601(wall.unix_ms);
+        json!({
+            "lost": self.records,
+            "firstUtc": utc(self.first), "firstMonoNs": self.first.0.0,
+            "lastUtc": utc(self.last), "lastMonoNs": self.last.0.0,
+        })
     }
 }
 
@@ -197,7 +263,7 @@ impl Writer {
         self.due
     }
 
-    pub(super) fn held(&self) -> &VecDeque<Stamped> {
+    pub(super) fn held(&self) -> &Memory {
         &self.held
     }
 }

@@ -16,7 +16,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
         PathBuf::from(name)
     };
     let aside = with(path, &format!(".damaged-{}", clock::unix_ms_now() / 1000));
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-head"] {
         match std::fs::rename(with(path, suffix), with(&aside, suffix)) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -76,6 +76,9 @@ actions! {
     PriorityPttStart = "priority_ptt.start",
     /// A talker was interrupted by a priority request.
     PriorityPttInterrupted = "priority_ptt.interrupted",
+    /// How fast somebody was interrupted, told at the end of the burst that did it: ms from the request (a button's edge,
+    /// a message's reading) to the old gate shut, and to the first packet of the new burst.
+    PriorityPttMeasured = "priority_ptt.measured",
     /// The guarded button is pressed; the hold is counting.
     EmergencyArmed = "emergency_broadcast.armed",
     /// Let go before the hold was complete; `heldMs` says how long it was held.
@@ -112,6 +115,12 @@ actions! {
     GpioFault = "gpio.fault",
     /// It counts again.
     GpioHealed = "gpio.healed",
+    /// A burst was recorded; `detail` names the file by its id, with its SHA-256, length and lost packets.
+    RecordingStored = "recording.stored",
+    /// A burst that was to be recorded was not, or not to its end; `detail` says why.
+    RecordingFailed = "recording.failed",
+    /// Retention has deleted a recording; `detail` says which.
+    RecordingDeleted = "recording.deleted",
     /// A part of the gateway went down; `detail` says why.
     SystemDegraded = "system.degraded",
     /// A part of the gateway is up again.
@@ -120,20 +129,37 @@ actions! {
     SystemStart = "system.start",
     /// The gateway ended in good order.
     SystemStop = "system.stop",
+    /// The configuration that the gateway starts with; `detail` names the file and its SHA-256.
+    SystemConfigLoaded = "system.config_loaded",
     /// The configuration file was read again and taken.
     SystemConfigReloaded = "system.config_reloaded",
     /// The configuration file was read again and refused; `detail` says why. Nothing of it was taken.
     SystemConfigRefused = "system.config_refused",
-    /// Records were lost because the queue or the disk was full.
+    /// The gateway had not stopped in good order before: the process ended, or the power. `detail` names the last record.
+    SystemCrashFound = "system.crash_found",
+    /// The wall clock was set; `detail` says by how much (F17).
+    SystemClockStep = "system.clock_step",
+    /// Records were lost because the queue or the disk was full; `detail` says how many and of which time.
     SystemAuditLost = "system.audit_lost",
+    /// A damaged audit was set aside and a new one started; `detail` names the file.
+    SystemAuditSetAside = "system.audit_set_aside",
+    /// The newest part of the audit is not what was written; `detail` says which record is the first.
+    SystemAuditBroken = "system.audit_broken",
+    /// Retention has taken the oldest records away; `detail` says which.
+    SystemAuditPruned = "system.audit_pruned",
 }
 
 impl Action {
     /// True for what has to be on disk within 100 ms of the decision: emergency and pre-emption.
     #[must_use]
     pub fn is_urgent(self) -> bool {
-        let name = self.as_str();
-        name.starts_with("emergency_broadcast.") || name.starts_with("priority_ptt.")
+        self.is_emergency() || matches!(self, Action::PriorityPttStart | Action::PriorityPttInterrupted)
+    }
+
+    /// True for every step of an emergency broadcast.
+    #[must_use]
+    pub fn is_emergency(self) -> bool {
+        self.as_str().starts_with("emergency_broadcast.")
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 /// # Errors
 /// If the directory cannot be written.
 pub fn write(command: Command, dir: &Path) -> anyhow::Result<()> {
+    let command = command.disable_help_subcommand(true); // which would be a page for every page
     let whole = |e| -> anyhow::Result<()> { Err(e).with_context(|| format!("{} cannot be written", dir.display())) };
     write_all(command, dir).or_else(whole)
 }
@@ -40,6 +41,8 @@ mod tests {
             assert!(page.contains(&format!("crosspatch\\-{name}(1)")), "{name}: {page}");
             assert!(completed.contains(name), "{name}");
         }
-        assert!(!dir.path().join("crosspatch-manual.1").exists());
+        for none in ["crosspatch-manual.1", "crosspatch-help.1", "crosspatch-audit-help.1"] {
+            assert!(!dir.path().join(none).exists(), "{none}");
+        }
     }
 }

@@ -400,6 +400,12 @@ impl Control {
         self.queue.pop_front()
     }
 
+    /// Every output that was ever set, as it is wanted now.
+    #[must_use]
+    pub fn outputs(&self) -> &BTreeMap<LineName, bool> {
+        &self.lines
+    }
+
     /// The inside sessions of desks and ports.
     #[must_use]
     pub fn local_sessions(&self) -> Vec<SessionId> {

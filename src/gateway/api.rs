@@ -109,7 +109,9 @@ async fn panel_live(State(api): State<Api>) -> impl IntoResponse {
 
 fn view(api: &Api) -> Value {
     let mut view = api.live.borrow().clone();
-    view["lines"] = json!(api.board.as_ref().map(SimBoard::lines).unwrap_or_default());
+    if let Some(board) = &api.board {
+        view["lines"] = json!(board.lines()); // inputs too, which only a simulated board shows
+    }
     let gauges = || api.endpoints.iter().flat_map(|e| e.gauges());
     let tenths = |dbfs: f32| (f64::from(dbfs) * 10.0).round() / 10.0;
     let levels = gauges().map(|(name, gauge)| (name.to_owned(), json!(tenths(gauge.newest_dbfs()))));

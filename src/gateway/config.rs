@@ -1,5 +1,6 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
+use super::keeping;
 use super::radio_config::{CarrierFrom, PttOutput, Radio};
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
@@ -43,6 +44,12 @@ pub struct Config {
     /// Where media comes in.
     #[serde(default)]
     pub media: Media,
+    /// How long records are kept.
+    #[serde(default)]
+    pub audit: keeping::Audit,
+    /// What is recorded.
+    #[serde(default)]
+    pub recorder: keeping::Recorder,
 }
 
 /// `[tls]`
@@ -379,6 +386,8 @@ impl Config {
             radio.check(&mut wrong);
         }
         self.tls.check(&mut wrong);
+        self.audit.check(&mut wrong);
+        self.recorder.check(known, &mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {

@@ -3,6 +3,7 @@
 use super::Event;
 use super::bell::Listener;
 use super::executor::{Executor, Parts};
+use super::witness::ClockWatch;
 use crate::base::clock::mono_now;
 use crate::base::{Beat, Mono};
 use crate::net::socket::SocketEvent;
@@ -32,6 +33,7 @@ pub struct Queues {
 pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl FnOnce(Vec<String>)) {
     let mut executor = Executor::new(parts);
     let mut starting = Some((mono_now() + START, ready));
+    let mut clock = ClockWatch::new();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
@@ -57,6 +59,9 @@ pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl 
                 () = ear.rings() => {}
                 Some(event) = queues.sockets.recv() => executor.socket(event),
                 () = timer => {}
+            }
+            if let Some(by_ms) = clock.look() {
+                executor.clock_stepped(by_ms);
             }
             executor.turn();
             queues.beat.answer();

@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::limits::{Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use super::register::Register;
+use super::witness::Witness;
 use crate::audit::{Audit, Stamped};
 use crate::base::clock::wall_now;
 use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId, WallStamp};
@@ -16,6 +17,7 @@ use crate::media::sfu::SfuEvent;
 use crate::net::socket::{Outgoing, SocketEvent};
 use crate::net::token::Identity;
 use crate::people::People;
+use crate::recorder::{Recorder, beginning};
 use crate::wire::{self, MediaOp, Request, WallClock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -48,6 +50,8 @@ pub struct Parts {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The store of channels, people and bans; what it reads first comes as an event.
     pub people: People,
+    /// Records what is said, if anything is recorded.
+    pub recorder: Option<Recorder>,
     /// What pages are shown.
     pub live: watch::Sender<Value>,
 }
@@ -98,6 +102,7 @@ pub struct Executor {
     late: BTreeMap<(Mono, ReplyId), (SessionId, String)>,
     reported: BTreeMap<String, Option<String>>,
     reading: Reading,
+    witness: Witness,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
     /// What pages are shown is not the newest any more.
@@ -117,6 +122,7 @@ impl Executor {
         let mut executor = Executor {
             control: Control::new(parts.settings.clone()),
             register: Register::new(parts.settings.channels.clone()),
+            witness: Witness::default(),
             parts,
             clients: HashMap::new(),
             pending: HashMap::new(),
@@ -129,7 +135,8 @@ impl Executor {
             stale: true,
             show_at: Mono::default(),
         };
-        executor.record(Record::new(Action::SystemStart));
+        let version = env!("CARGO_PKG_VERSION");
+        executor.record(Record::new(Action::SystemStart).with(json!({ "version": version })));
         executor.find_active_inputs();
         executor
     }
@@ -183,7 +190,10 @@ impl Executor {
     fn read_lines(&mut self) {
         for event in self.parts.lines.drain() {
             match event {
-                LineEvent::Edge(e) => self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp }),
+                LineEvent::Edge(e) => {
+                    self.witness.asked(e.stamp);
+                    self.input(Input::Edge { line: e.line, active: e.active, stamp: e.stamp });
+                }
                 LineEvent::Lost { line, active_now, .. } => self.input(Input::EdgesLost { line, active: active_now }),
                 LineEvent::Gone { line, .. } => self.input(Input::LineGone { line }),
                 LineEvent::Returned { line, active_now, .. } => {
@@ -211,6 +221,7 @@ impl Executor {
         if self.control.next_timeout().is_none_or(|due| now < due) {
             return;
         }
+        self.witness.asked(now);
         for (burst, channel, at) in self.parts.gates.last_packets() {
             self.control.handle(Input::Heard { burst, channel, at: now - at.elapsed() }, now);
         }
@@ -335,6 +346,7 @@ impl Executor {
             return;
         }
         self.last_reply += 1;
+        self.witness.asked(self.now());
         let reply = ReplyId(self.last_reply);
         let wire::Envelope { id, request } = wire::parse(text, session, reply);
         if !request.as_ref().is_ok_and(Request::is_exempt_from_limits)
@@ -424,9 +436,23 @@ impl Executor {
         while let Some(effect) = self.control.next_effect() {
             self.stale = true;
             match effect {
-                Effect::Audit(record) => self.record(record),
+                Effect::Audit(record) => {
+                    self.witness.record(&record);
+                    if self.parts.recorder.is_some() {
+                        let since = (self.now(), self.wall());
+                        beginning(&record, since).into_iter().zip(&self.parts.recorder).for_each(|(t, r)| r.begin(t));
+                    }
+                    self.record(record);
+                }
                 Effect::ShutGate { channel, burst, cut } => {
-                    self.parts.gates.shut(&channel, burst);
+                    let count = self.parts.gates.shut(&channel, burst);
+                    let now = self.now();
+                    if let Some(record) = self.witness.shut(&channel, burst, now, count.as_ref()) {
+                        self.record(record);
+                    }
+                    if let Some(recorder) = self.parts.recorder.as_ref().filter(|_| !self.parts.gates.is_open(burst)) {
+                        recorder.end(burst);
+                    }
                     for endpoint in &self.parts.endpoints {
                         endpoint.stop_talking(&channel, burst);
                         if cut {
@@ -437,6 +463,7 @@ impl Executor {
                     }
                 }
                 Effect::OpenGate { channel, burst, source } => {
+                    self.witness.opened(&channel, burst);
                     if let Err(e) = self.parts.gates.open(&channel, burst, source) {
                         tracing::error!(%channel, %burst, "the gate did not open: {e}");
                         self.failed_gates.push(channel.clone());
@@ -547,6 +574,12 @@ impl Executor {
         self.parts.audit.write(Stamped { record, mono, wall });
     }
 
+    /// Notes that the wall clock was set (F17).
+    pub fn clock_stepped(&mut self, by_ms: i64) {
+        tracing::warn!(by_ms, "the wall clock was set");
+        self.record(Record::new(Action::SystemClockStep).with(json!({ "byMs": by_ms })));
+    }
+
     /// Shows pages the newest state.
     fn publish(&mut self) {
         let clock = self.parts.clock;
@@ -566,6 +599,7 @@ impl Executor {
             "readiness": wire::readiness(&self.control.readiness()),
             "receipt": wire::receipts(self.control.receipt()),
             "radios": wire::ports(&self.control.port_states()),
+            "lines": self.control.outputs().iter().map(|(line, active)| json!({ "name": line, "direction": "output", "active": active })).collect::<Vec<_>>(),
             "lamps": self.control.lamps().iter().map(|(line, shows)| (line.to_string(), shows.as_str().into())).collect::<serde_json::Map<_, _>>(),
         });
         self.parts.live.send_replace(view);

@@ -3,11 +3,13 @@
 //! The only room that knows all others. It decides nothing about floors.
 
 pub mod api;
+pub mod audit_api;
 pub mod bell;
 pub mod config;
 pub mod control_loop;
 pub mod endpoint;
 pub mod executor;
+pub mod keeping;
 pub mod limits;
 pub mod media;
 mod notify;
@@ -15,16 +17,19 @@ mod outputs;
 pub mod people_api;
 pub mod radio_config;
 pub mod reach;
+pub mod recordings;
 pub mod register;
 pub mod reload;
 pub mod tasks;
 mod watchdog;
+pub mod witness;
 
 use crate::audit;
-use crate::base::clock::{mono_now, unix_ms_now};
+use crate::base::clock::{mono_now, unix_ms_now, wall_now};
 use crate::base::{Beat, ChannelId, Pulse, Role, SessionId, SourceId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
+use crate::hardware::board::Backend;
 use crate::hardware::cards;
 use crate::hardware::fob::Fob;
 use crate::hardware::gpio::{self, Lines};
@@ -36,6 +41,7 @@ use crate::net::socket::{SocketEvent, Sockets};
 use crate::net::tls::TlsListener;
 use crate::net::token::{Identity, Tokens};
 use crate::net::udp::Datagrams;
+use crate::recorder;
 use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
@@ -67,6 +73,8 @@ const LISTEN_QUEUE: u32 = 1024;
 const QUEUE: usize = 4096;
 /// How long a command may hold the state directory at start.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// The recorder's inside session; those of desks and radios begin at 1.
+const RECORDER: SessionId = SessionId(0);
 /// How long the links on the front panel are good for.
 const LINK_LIFETIME_S: u64 = 12 * 3600;
 
@@ -149,6 +157,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
     let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
+    audit.retain(config.audit.retention())?;
+    let record = witness::config_loaded(config_file.as_deref());
+    audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor) });
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {
@@ -199,11 +210,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             tracing::debug!("the gateway is stopping");
         }
     });
-    events.try_send(Event::Part { part: "audit".into(), why: audit.health().failing }).ok();
+    let audit::Health { failing, broken, .. } = audit.health();
+    let broken = broken.map(|why| format!("its chain is broken: {why}; see it with: crosspatch audit verify"));
+    events.try_send(Event::Part { part: "audit".into(), why: failing.or(broken) }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
     events.try_send(Event::People(first_reading)).ok(); // before any session can ask to be let in
+    let (recorder, recorder_thread) = match config.recorder.plan(&state_dir, wall_floor) {
+        Some(plan) => Some(open_recorder(plan, &mut sfu, &audit, &events)?).unzip(),
+        None => (None, None),
+    };
     let (bell, bell_listener) = Bell::new().context("the system has no file descriptor left; raise LimitNOFILE")?;
     let (voices, spoken) = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
@@ -239,16 +256,20 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let reloader = Arc::new(reload::Reloader::new(config_file, events.clone())?);
     let people_api =
         people_api::PeopleApi { tokens: tokens.clone(), events: events.clone(), reloader: reloader.clone() };
+    let audit_api = audit_api::AuditApi { people: people_api.clone(), file: Arc::new(audit_path) };
     let sockets = Sockets::new(tokens, socket_events);
     let app: Router = Router::new()
         .route("/ws", axum::routing::get(crate::net::socket::upgrade))
         .with_state(sockets)
         .merge(api::routes(api))
         .merge(people_api::routes(people_api))
+        .merge(audit_api::routes(audit_api.clone()))
+        .merge(recordings::routes(audit_api))
         .merge(crate::net::pages::routes(trust));
 
     let mut threads = vec![spawn("media", move || media_thread.run())?];
     let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
+    parts.extend(recorder.is_some().then(|| "recorder".to_owned()));
     for Voice { endpoint, plan, capture, playback } in voices {
         parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
         let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
@@ -300,6 +321,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         media: media.clone(),
         endpoints: endpoints.clone(),
         people,
+        recorder,
         live: live_sender,
     };
     let (stop_loop, stopped) = tokio::sync::oneshot::channel();
@@ -344,10 +366,37 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         for thread in threads {
             thread.join().ok();
         }
+        if let Some(thread) = recorder_thread {
+            thread.join().ok(); // the loop and the media thread held the handles
+        }
         audit_thread.finish();
     })
     .await?;
     Ok(())
+}
+
+/// Starts the recorder and lets it hear its channels. It is one session: an emergency is recorded once.
+fn open_recorder(
+    plan: recorder::Plan,
+    sfu: &mut Sfu,
+    audit: &audit::Audit,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<(recorder::Recorder, std::thread::JoinHandle<()>)> {
+    let (audit, events, wall_floor_ms) = (audit.clone(), events.clone(), plan.wall_floor_ms);
+    let (recorder, thread) = recorder::start(plan, move |news| match news {
+        recorder::News::Record(record) => {
+            audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor_ms) });
+        }
+        recorder::News::Failing(why) => drop(events.blocking_send(Event::Part { part: "recorder".into(), why })),
+    })?;
+    for (rank, channel) in recorder.channels().iter().enumerate() {
+        let handle = recorder.clone();
+        let sink = Box::new(move |frame: LocalFrame<'_>| {
+            handle.packet(frame.burst, frame.source, frame.sequence, frame.timestamp, frame.payload);
+        });
+        sfu.add_local_listener(RECORDER, &"gateway:recorder".into(), channel, rank as u64, sink);
+    }
+    Ok((recorder, thread))
 }
 
 /// The certificate for this box and a socket to serve it at.
@@ -523,8 +572,17 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
     };
     Ok(json!({
         "event": config.event.id,
-        "desk": config.desks.first().map(|d| json!({ "user": d.user, "name": d.name })),
-        "ports": config.radios.iter().map(|r| json!({ "id": r.id, "name": r.name, "channel": r.channel })).collect::<Vec<_>>(),
+        "simulated": config.board()?.backend == Backend::Sim,
+        "desk": config.desks.first().map(|d| {
+            let buttons = d.buttons.iter().map(|b| json!({ "channels": b.channel.ids(), "pttLine": b.ptt_line, "tallyLine": b.tally_line }));
+            json!({
+                "user": d.user, "name": d.name, "buttons": buttons.collect::<Vec<_>>(),
+                "emergencyLine": d.emergency_line, "emergencyTallyLine": d.emergency_tally_line, "faultTallyLine": d.fault_tally_line,
+            })
+        }),
+        "ports": config.radios.iter().map(|r| json!({
+            "id": r.id, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
+        })).collect::<Vec<_>>(),
         "emergencyHoldMs": config.event.emergency_hold_ms,
         "links": [
             link("General user", "guest-1", "Guest 1", Role::General)?,

@@ -74,13 +74,13 @@ async fn reload(State(api): State<PeopleApi>, headers: HeaderMap) -> Result<Json
 }
 
 impl PeopleApi {
-    fn identity(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
+    /// Whose token came with a request.
+    pub(super) fn identity(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
         let unauthorized = |message: String| Failure::new(StatusCode::UNAUTHORIZED, "no-token", message);
         let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let token = token.and_then(|v| v.strip_prefix("Bearer ")).map(str::trim);
-        let token = token.ok_or_else(|| {
-            unauthorized("No token came with the request. Send an Admin's as Authorization: Bearer.".into())
-        })?;
+        let token = token
+            .ok_or_else(|| unauthorized("No token came with the request. Send one as Authorization: Bearer.".into()))?;
         self.tokens.check(token).map_err(|e| unauthorized(format!("{e}.")))
     }
 

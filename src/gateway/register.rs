@@ -35,6 +35,8 @@ pub enum What {
     Task(Task),
     /// May the asker reload the configuration?
     MayReload,
+    /// May the asker read the audit and hear recordings? Dispatch may, too.
+    MayReview,
     /// Take a configuration that was read again; the text says what is new in it.
     Reload(Box<Config>, Vec<String>),
     /// Note that a configuration was refused, and why.
@@ -107,7 +109,9 @@ impl Executor {
     /// Answers what can be answered now; a change goes to the store first.
     pub(super) fn manage(&mut self, asked: Asked) {
         let Asked { by, what, answer } = asked;
-        let by = match by.map_or_else(|| Ok(the_box()), |identity| self.check_admin(identity)) {
+        let roles: &[Role] =
+            if matches!(what, What::MayReview) { &[Role::Admin, Role::Dispatch] } else { &[Role::Admin] };
+        let by = match by.map_or_else(|| Ok(the_box()), |identity| self.check_role(identity, roles)) {
             Ok(by) => by,
             Err(failure) => return drop(answer.send(Err(failure))),
         };
@@ -117,7 +121,7 @@ impl Executor {
                 Ok(None) => self.listed(&task),
                 Err(failure) => Err(failure),
             },
-            What::MayReload => Ok(Value::Null),
+            What::MayReload | What::MayReview => Ok(Value::Null),
             What::Reload(config, news) => Ok(self.take_config(&config, news, by)),
             What::Refused(errors) => {
                 self.record(by_whom(Action::SystemConfigRefused, &by).with(json!({ "errors": errors })));
@@ -128,16 +132,20 @@ impl Executor {
     }
 
     /// The store's word on the asker goes before the token's, as everywhere.
-    fn check_admin(&mut self, identity: Identity) -> Result<Actor, Failure> {
+    fn check_role(&mut self, identity: Identity, roles: &[Role]) -> Result<Actor, Failure> {
         let role = self.control.role_now(&identity.user, identity.role);
         let by = Actor { user: identity.user, name: identity.name, role };
         let banned = self.control.is_banned(&by.user, self.now());
-        if role == Role::Admin && !banned {
+        if roles.contains(&role) && !banned {
             return Ok(by);
         }
-        let cause = if banned { "banned" } else { "not-admin" };
+        let (cause, message) = match roles {
+            _ if banned => ("banned", "You are banned from this event."),
+            [Role::Admin] => ("not-admin", "Only an Admin may do this. Use the token of one."),
+            _ => ("not-dispatch", "Only an Admin or a Dispatcher may do this. Use the token of one."),
+        };
         self.record(by_whom(Action::PermissionDenied, &by).because(cause));
-        Err(Failure::new(StatusCode::FORBIDDEN, cause, "Only an Admin may do this. Use the token of one."))
+        Err(Failure::new(StatusCode::FORBIDDEN, cause, message))
     }
 
     fn present(&mut self) -> Present<'_> {

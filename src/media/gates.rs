@@ -49,6 +49,9 @@ pub struct BurstCount {
     pub after_shut: u64,
     /// True until it is shut.
     pub open: bool,
+    /// When its first packet came in.
+    #[serde(skip)]
+    pub first_packet: Option<Instant>,
     /// When it was opened, in nanoseconds of CLOCK_MONOTONIC.
     pub opened_ns: u64,
 }
@@ -128,6 +131,12 @@ impl Gates {
         Some(gate.count())
     }
 
+    /// True while `burst` has any channel open.
+    #[must_use]
+    pub fn is_open(&self, burst: BurstId) -> bool {
+        locked(&self.0).open.values().any(|gate| gate.burst == burst)
+    }
+
     /// The open bursts and the last 256 finished ones, the finished ones first.
     #[must_use]
     pub fn counts(&self) -> Vec<BurstCount> {
@@ -140,7 +149,7 @@ impl Gates {
     #[must_use]
     pub fn last_packets(&self) -> Vec<(BurstId, ChannelId, Instant)> {
         let table = locked(&self.0);
-        let last = |gate: &Arc<Gate>| Some((gate.burst, gate.channel.clone(), (*locked(&gate.last_packet))?));
+        let last = |gate: &Arc<Gate>| Some((gate.burst, gate.channel.clone(), (*locked(&gate.heard))?.1));
         table.open.values().filter_map(last).collect()
     }
 
@@ -178,7 +187,8 @@ pub(super) struct Gate {
     received: AtomicU64,
     forwarded: AtomicU64,
     after_shut: AtomicU64,
-    last_packet: Mutex<Option<Instant>>,
+    /// When the first packet and the last came in.
+    heard: Mutex<Option<(Instant, Instant)>>,
     opened: Mono,
 }
 
@@ -194,7 +204,7 @@ impl Gate {
             received: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             after_shut: AtomicU64::new(0),
-            last_packet: Mutex::new(None),
+            heard: Mutex::new(None),
             opened: mono_now(),
         }
     }
@@ -202,7 +212,8 @@ impl Gate {
     /// Notes a packet that came in.
     pub fn note_received(&self, now: Instant) {
         self.received.fetch_add(1, SeqCst);
-        *locked(&self.last_packet) = Some(now);
+        let mut heard = locked(&self.heard);
+        *heard = Some((heard.map_or(now, |(first, _)| first), now));
     }
 
     /// Runs `send`, which sends one packet of `source` to one listener and says whether it did.
@@ -253,6 +264,7 @@ impl Gate {
             received: self.received.load(SeqCst),
             forwarded: self.forwarded.load(SeqCst),
             after_shut: self.after_shut.load(SeqCst),
+            first_packet: locked(&self.heard).map(|(first, _)| first),
         }
     }
 }

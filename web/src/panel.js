@@ -39,18 +39,20 @@ async function start() {
   follow();
 }
 
-function draw({ event, channels, desk, ports, emergencyHoldMs, links, degraded, tls }) {
+function draw({ event, channels, desk, simulated, ports, emergencyHoldMs, links, degraded, tls }) {
+  document.body.dataset.simulated = simulated; // a real board is moved by its own buttons only
   setText(byId('event'), event);
-  setText(byId('desk-name'), desk.name);
+  setText(byId('desk-name'), desk?.name ?? '');
   for (const { id, name } of channels) names.set(id, name);
-  byId('channels').append(...channels.map(channelModule));
+  byId('channels').append(...channels.map((channel) => channelModule(channel, desk?.buttons ?? [])));
   byId('desk-levels').append(levelBar('desk.microphone', 'Microphone'), levelBar('desk.loudspeaker', 'Loudspeaker'));
   byId('ports').append(...ports.map((port) => portModule(port, channels)));
   byId('radio').hidden = ports.length === 0;
   byId('links').append(...links.map((link) => joinLink(link, tls?.origins[0])));
   showTrust(tls);
   byId('links-section').hidden = links.length === 0;
-  emergencyButton(emergencyHoldMs, desk.name);
+  if (desk?.emergencyLine) emergencyButton(emergencyHoldMs, desk, simulated);
+  else byId('emergency-panel').hidden = true;
   showDegraded(degraded);
   onAttentionLost(() => {}); // lets go of every held button; a latched one stays down, that is what the latch is for
   window.addEventListener('pagehide', () => [...latched.values()].forEach((release) => release()));
@@ -131,12 +133,14 @@ async function post(name, active) {
 
 // ---- channels ----
 
-function channelModule({ id, name }) {
-  const ptt = `desk.ptt.${id}`;
+function channelModule({ id, name }, buttons) {
+  const own = buttons.filter(({ channels }) => channels.includes(id));
+  const ptt = own.find(({ pttLine }) => pttLine)?.pttLine;
+  const tally = own.find(({ tallyLine }) => tallyLine)?.tallyLine;
   const speaker = el('p.speaker', {}, 'Nobody is talking');
   speakers.set(id, speaker);
   const latch = el('span.ptt-hint', {}, '');
-  const button = el('button.ptt', { type: 'button', 'data-line': ptt, 'data-active': 'false', 'aria-pressed': 'false', 'aria-label': `${name}: talk` },
+  const button = el('button.ptt', { type: 'button', 'data-line': ptt ?? '', 'data-active': 'false', 'aria-pressed': 'false', 'aria-label': `${name}: talk` },
     el('span.ptt-label', {}, 'Talk'), latch);
 
   const unlatch = () => {
@@ -171,7 +175,7 @@ function channelModule({ id, name }) {
     if (which === 2) (latched.has(ptt) ? unlatch : setLatch)();
   });
 
-  return el('section.card', { 'data-channel': id }, el('div.title', {}, lamp(`desk.tally.${id}`, 'amber'), el('h2', {}, name)), speaker, button);
+  return el('section.card', { 'data-channel': id }, el('div.title', {}, ...(tally ? [lamp(tally, 'amber')] : []), el('h2', {}, name)), speaker, ...(ptt ? [button] : []));
 }
 
 function showSpeaker({ channelId, currentSpeaker, speakerName, speakerRole }) {
@@ -185,11 +189,13 @@ function showSpeaker({ channelId, currentSpeaker, speakerName, speakerRole }) {
 
 let showEmergency = () => {};
 
-function emergencyButton(holdMs, deskName) {
+function emergencyButton(holdMs, { name: deskName, emergencyLine, emergencyTallyLine, faultTallyLine }, simulated) {
   const panel = byId('emergency-panel');
   const button = byId('emergency');
   const guard = byId('emergency-guard');
   const seconds = holdMs / 1000;
+  button.dataset.line = emergencyLine;
+  byId('emergency-lamps').append(...[[emergencyTallyLine, 'red'], [faultTallyLine, 'amber']].filter(([line]) => line).map(([line, colour]) => lamp(line, colour)));
   let guardTimer;
   let pressed = false;
   let fired = false;
@@ -200,7 +206,7 @@ function emergencyButton(holdMs, deskName) {
   const render = () => {
     const ours = fired && running?.userName === deskName; // not while somebody else's is on air
     panel.dataset.phase = ours ? 'active' : pressed ? (fired ? 'starting' : 'arming') : 'idle';
-    const rest = button.disabled ? 'Talks to every channel at once. Lift the guard first.' : `Hold for ${seconds} seconds, keep holding to talk.`;
+    const rest = !simulated ? `Hold the button of the desk for ${seconds} seconds, keep holding to talk.` : button.disabled ? 'Talks to every channel at once. Lift the guard first.' : `Hold for ${seconds} seconds, keep holding to talk.`;
     const text = { idle: rest, arming: 'Keep holding…', starting: 'Held long enough, not on air yet.', active: 'On air on every channel. Let go to end.' };
     setText(byId('emergency-text'), text[panel.dataset.phase]);
   };
@@ -220,7 +226,7 @@ function emergencyButton(holdMs, deskName) {
     () => {
       clearTimeout(guardTimer);
       pressed = true;
-      moveLine('desk.emergency', true);
+      moveLine(emergencyLine, true);
       holdTimer = setTimeout(() => {
         fired = true;
         render();
@@ -229,7 +235,7 @@ function emergencyButton(holdMs, deskName) {
     },
     () => {
       clearTimeout(holdTimer);
-      moveLine('desk.emergency', false);
+      moveLine(emergencyLine, false);
       if (!fired) say(`Emergency aborted: held for less than ${seconds} seconds`);
       pressed = fired = false;
       lift(true);
@@ -244,16 +250,15 @@ function emergencyButton(holdMs, deskName) {
 
 // ---- radio, levels, links ----
 
-function portModule({ id, name, channel }, channels) {
-  const carrier = `radio.${id}.carrier`;
-  const toggle = el('button.switch', { type: 'button', role: 'switch', 'aria-checked': 'false', 'data-line': carrier, 'data-active': 'false' }, el('i'), 'Carrier');
+function portModule({ id, name, channel, carrierLine: carrier, pttLine }, channels) {
+  const toggle = el('button.switch', { type: 'button', role: 'switch', 'aria-checked': 'false', 'data-line': carrier ?? '', 'data-active': 'false' }, el('i'), 'Carrier');
   toggle.setAttribute('aria-label', `${name}: carrier`);
   toggle.onclick = () => moveLine(carrier, !lines.get(carrier));
   const channelName = channels.find((other) => other.id === channel)?.name ?? channel;
   return el('section.card', { 'data-port': id },
-    el('div.title', {}, lamp(`radio.${id}.ptt`, 'red'), el('h2', {}, name), el('span.users', {}, `on ${channelName}`)),
+    el('div.title', {}, ...(pttLine ? [lamp(pttLine, 'red')] : []), el('h2', {}, name), el('span.users', {}, `on ${channelName}`)),
     el('p.speaker', {}, 'The lamp is lit while the transmitter is keyed.'),
-    toggle, levelBar(`radio.${id}.receive`, 'Receive'), levelBar(`radio.${id}.transmit`, 'Transmit'));
+    ...(carrier ? [toggle] : []), levelBar(`radio.${id}.receive`, 'Receive'), levelBar(`radio.${id}.transmit`, 'Transmit'));
 }
 
 const lamp = (line, colour) =>

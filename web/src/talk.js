@@ -17,6 +17,7 @@
 import { Channel } from './channel.js';
 import { Emergency } from './emergency.js';
 import { Media } from './media.js';
+import { recall } from './recall.js';
 import { Signal } from './signal.js';
 import { Sound } from './sound.js';
 import { TalkView } from './talk-view.js';
@@ -98,6 +99,7 @@ changed();
 if (token) {
   microphoneSettled = Promise.race([openMicrophone(), new Promise((done) => setTimeout(done, 1500))]);
   connect();
+  if (state.role !== 'GENERAL') recall(token, document.getElementById('recall'));
 } else {
   problem('This link has no token. Ask for a new one.');
 }
