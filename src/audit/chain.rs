@@ -4,7 +4,7 @@
 //! SQLite and SHA-256 alone; `docs/audit.md` says how.
 
 use super::schema::{Cell, Row};
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt;
 
 /// A SHA-256, written in hex.
@@ -45,26 +45,26 @@ impl fmt::Debug for Digest {
 /// Canonical bytes: the hash before, then each column in the order of the table: 0 for NULL; 1 and eight bytes, the
 /// highest first, for a number; 2, its length in bytes as four bytes and the text itself for a text.
 pub(super) fn link(before: Digest, row: &Row) -> Digest {
-    let mut context = Context::new(&SHA256);
-    context.update(&before.0);
+    let mut bytes = before.0.to_vec();
     row.cells(|cell| match cell {
-        Cell::Null => context.update(&[0]),
+        Cell::Null => bytes.push(0),
         Cell::Number(number) => {
-            context.update(&[1]);
-            context.update(&number.to_be_bytes());
+            bytes.push(1);
+            bytes.extend(number.to_be_bytes());
         }
         Cell::Text(text) => {
-            context.update(&[2]);
-            context.update(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-            context.update(text.as_bytes());
+            bytes.push(2);
+            bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend(text.as_bytes());
         }
     });
-    Digest(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    Digest::of(&bytes)
 }
 
 /// Lower-case hex.
 pub(super) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
 pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {

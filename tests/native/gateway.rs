@@ -12,9 +12,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_crosspatch");
+/// The binary that was built with the tests; another where they run on another machine.
+pub fn binary() -> PathBuf {
+    std::env::var_os("CROSSPATCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_crosspatch").into(), PathBuf::from)
+}
+
 /// How long the gateway may take until everything is up.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// A running gateway; it ends when this is dropped.
 pub struct Gateway {
@@ -49,10 +53,18 @@ impl Gateway {
 
     /// Starts an event with this configuration.
     pub async fn with_config(config: &str) -> Result<Self> {
+        Self::with_files(&[("event.toml", config)]).await
+    }
+
+    /// Starts an event with the first of these files as its configuration.
+    pub async fn with_files(files: &[(&str, &str)]) -> Result<Self> {
         let state = TempDir::new()?;
-        let path = state.path().join("event.toml");
-        std::fs::write(&path, config)?;
-        Self::start(state, vec!["--config".into(), path]).await
+        for (name, text) in files {
+            std::fs::write(state.path().join(name), text)?;
+        }
+        let (config, _) = files.first().context("no configuration")?;
+        let config = state.path().join(config);
+        Self::start(state, vec!["--config".into(), config]).await
     }
 
     /// Starts the demo event as systemd would: news go to this socket, and a sign of life is due within `watchdog`.
@@ -127,7 +139,7 @@ impl Gateway {
 
     /// A token for `user`, whose name is the same; `channels` with commas between them.
     pub fn token(&self, user: &str, role: &str, channels: &str) -> Result<String> {
-        let made = Command::new(BINARY)
+        let made = Command::new(binary())
             .args(["token", "--state-dir"])
             .arg(self.state.path())
             .args(["--user", user, "--name", user, "--role", role, "--channels", channels])
@@ -212,7 +224,7 @@ impl Gateway {
 }
 
 fn spawn(state: &Path, event: &[PathBuf], environment: &[(&str, OsString)]) -> Result<Child> {
-    Command::new(BINARY)
+    Command::new(binary())
         .arg("run")
         .args(event)
         .args(["--listen", "127.0.0.1:0", "--media-port", "0", "--state-dir"])
