@@ -144,10 +144,6 @@ impl Lines for Outputs {
         self.hold.safety.clone()
     }
 
-    fn emergency(&mut self, runs: bool) {
-        self.lines.emergency(runs);
-    }
-
     fn fault(&self) -> Option<String> {
         self.lines.fault()
     }
