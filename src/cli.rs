@@ -8,10 +8,12 @@ mod gpio;
 mod manual;
 mod people;
 mod recording;
+mod state;
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
+use crate::gateway::notes::Note;
 use crate::gateway::{self, Options};
 use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
@@ -250,6 +252,9 @@ fn print_token(token: &Token) -> anyhow::Result<()> {
         role: token.role,
         channels: token.channels.iter().map(|c| ChannelId::from(c.as_str())).collect(),
     };
-    println!("{}", tokens.sign(&identity, unix_ms_now() / 1000 + token.expires.as_secs())?);
+    let exp = unix_ms_now() / 1000 + token.expires.as_secs();
+    state::have_noted(&token.state_dir, &[Note::token(&identity, exp)])
+        .context("no token was made, because the audit cannot be told of it")?;
+    println!("{}", tokens.sign(&identity, exp)?);
     Ok(())
 }

@@ -220,6 +220,23 @@ fn a_broken_chain_is_told_at_the_next_start_and_gone_on_with() {
 }
 
 #[test]
+fn a_record_changed_long_ago_is_told_soon_after_the_start() {
+    let file = File::of(5000);
+    file.tamper("UPDATE audit SET actor = 'u2' WHERE seq = 2");
+    let (audit, thread) = file.open();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while audit.health().broken.is_none() {
+        assert!(std::time::Instant::now() < deadline, "the whole file is not checked");
+        std::thread::yield_now();
+    }
+    let trouble = audit.health().trouble().unwrap();
+    assert!(trouble.contains("record 2 ") && trouble.contains("audit verify"), "{trouble}");
+    thread.finish();
+    let told = audit::tail(&file.path(), 5001, 10).unwrap().into_iter().find(|row| row.action == "system.audit_broken");
+    assert!(told.unwrap().detail["why"].as_str().unwrap().contains("record 2 "));
+}
+
+#[test]
 fn a_file_of_the_first_schema_is_brought_to_the_new_one_with_all_its_records() {
     let file = File { dir: tempfile::tempdir().unwrap() };
     let db = Connection::open(file.path()).unwrap();

@@ -6,9 +6,9 @@ use super::endpoint::Endpoint;
 use super::limits::{Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use super::register::Register;
-use super::witness::Witness;
-use crate::audit::{Audit, Stamped};
-use crate::base::clock::wall_now;
+use super::witness::{Step, Witness};
+use crate::audit::{Audit, Stamped, iso_8601};
+use crate::base::clock::Wall;
 use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId, WallStamp};
 use crate::control::{Claims, Control, Effect, Input, Refusal, Settings};
 use crate::hardware::gpio::{Direction, LineEvent, Lines};
@@ -38,8 +38,8 @@ pub struct Parts {
     pub board: String,
     /// Where records go.
     pub audit: Audit,
-    /// The newest wall time that was ever stored (F17).
-    pub wall_floor_ms: u64,
+    /// Wall time, which never goes back (F17).
+    pub wall: Wall,
     /// For time stamps on the wire.
     pub clock: WallClock,
     /// The gates that floors open and shut.
@@ -542,10 +542,8 @@ impl Executor {
     }
 
     /// Wall time; it never goes back (F17).
-    pub(super) fn wall(&mut self) -> WallStamp {
-        let wall = wall_now(self.parts.wall_floor_ms);
-        self.parts.wall_floor_ms = wall.unix_ms.max(self.parts.wall_floor_ms);
-        wall
+    pub(super) fn wall(&self) -> WallStamp {
+        self.parts.wall.now()
     }
 
     pub(super) fn record(&mut self, record: Record) {
@@ -554,9 +552,11 @@ impl Executor {
     }
 
     /// Notes that the wall clock was set (F17).
-    pub fn clock_stepped(&mut self, by_ms: i64) {
+    pub fn clock_stepped(&mut self, Step { by_ms, to_ms }: Step) {
         tracing::warn!(by_ms, "the wall clock was set");
-        self.record(Record::new(Action::SystemClockStep).with(json!({ "byMs": by_ms })));
+        let detail = json!({ "byMs": by_ms, "toUtc": iso_8601(to_ms) });
+        self.record(Record::new(Action::SystemClockStep).with(detail));
+        self.parts.clock.unix_ms_at_zero = self.wall().unix_ms.saturating_sub(self.now().as_millis());
     }
 
     /// Shows pages the newest state.
@@ -572,7 +572,7 @@ impl Executor {
         }
         let view = json!({
             "channels": wire::states(&self.control.states(), clock),
-            "channelList": self.register.channels().iter().map(|c| json!({ "id": c.id.as_str(), "name": c.name })).collect::<Vec<_>>(),
+            "channelList": self.register.channel_list(),
             "emergency": emergency,
             "degraded": degraded,
             "readiness": wire::readiness(&self.control.readiness()),

@@ -63,11 +63,16 @@ impl Default for Recorder {
 impl Recorder {
     /// What the recorder is told, if anything is recorded.
     #[must_use]
-    pub fn plan(&self, state_dir: &Path, wall_floor_ms: u64) -> Option<Plan> {
+    pub fn plan(&self, state_dir: &Path) -> Option<Plan> {
         let channels: BTreeSet<ChannelId> = self.channels.iter().map(|id| id.as_str().into()).collect();
-        let keep = Keep { age: days(self.keep_days), bytes: bytes(self.keep_mb) };
         let dir = recordings_of(state_dir);
-        (!channels.is_empty()).then_some(Plan { channels, dir, keep, iso_8601, wall_floor_ms })
+        (!channels.is_empty()).then_some(Plan { channels, dir, keep: self.keep(), iso_8601 })
+    }
+
+    /// How much of the recordings is kept.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        Keep { age: days(self.keep_days), bytes: bytes(self.keep_mb) }
     }
 
     /// Tells what is wrong; `known` are the event's channels.
@@ -110,9 +115,9 @@ mod tests {
     #[test]
     fn nothing_is_recorded_unless_a_channel_is_named() {
         let config = Config::parse(EVENT, "e.toml").unwrap();
-        assert!(config.recorder.plan("state".as_ref(), 0).is_none());
+        assert!(config.recorder.plan("state".as_ref()).is_none());
         let config = Config::parse(&format!("{EVENT}[recorder]\nchannels = [\"ops\"]\n"), "e.toml").unwrap();
-        let plan = config.recorder.plan("state".as_ref(), 0).unwrap();
+        let plan = config.recorder.plan("state".as_ref()).unwrap();
         assert_eq!((plan.keep.age.as_secs(), plan.keep.bytes), (7 * 86_400, 2_048_000_000));
     }
 

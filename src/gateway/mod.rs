@@ -11,6 +11,7 @@ pub mod executor;
 pub mod keeping;
 pub mod limits;
 pub mod media;
+pub mod notes;
 mod notify;
 mod outputs;
 pub mod people_api;
@@ -23,7 +24,8 @@ mod watchdog;
 pub mod witness;
 
 use crate::audit;
-use crate::base::clock::{mono_now, unix_ms_now, wall_now};
+use crate::base;
+use crate::base::clock::{Wall, mono_now, unix_ms_now};
 use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
@@ -47,6 +49,7 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use notes::Note;
 use outputs::{AtTheEnd, Outputs};
 use reach::{Reach, Secure};
 use serde_json::json;
@@ -66,6 +69,8 @@ const QUEUE: usize = 4096;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// The recorder's inside session; those of desks and radios begin at 1.
 const RECORDER: SessionId = SessionId(0);
+/// How long a disk that fails is left alone before the spool of notes is looked at again.
+const NOTES_RETRY: Duration = Duration::from_secs(5);
 /// How long the links on the front panel are good for.
 const LINK_LIFETIME_S: u64 = 12 * 3600;
 
@@ -148,12 +153,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     }
 
     let audit_path = state_dir.join("audit.sqlite");
-    let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
     let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
-    audit.retain(config.audit.retention())?;
-    let record = witness::config_loaded(config_file.as_deref());
-    audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor) });
+    audit.retain(config.audit.retention());
+    let wall = audit.wall();
+    let note = |record| audit.write(audit::Stamped { record, mono: mono_now(), wall: wall.now() });
+    note(witness::config_loaded(config_file.as_deref()));
+    take_in_notes(&state_dir, &audit, &note)?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {
@@ -163,7 +169,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let found = crate::net::addresses::interfaces().context("the system does not tell the box's addresses")?;
     let tls_wanted = listen_tls.or(config.tls.listen);
     let tls = match tls_wanted {
-        Some(at) => open_tls(at, &config.tls, &state_dir.join("tls"), wall_floor, &found).await.map(Some),
+        Some(at) => open_tls(at, &config.tls, &state_dir.join("tls"), wall.clone(), &found).await.map(Some),
         None => Ok(None),
     };
     let (tls, tls_fault) = match tls {
@@ -199,19 +205,20 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let why = tls_fault.or_else(|| secure.as_ref().and_then(Secure::ending));
     events.try_send(Event::Part { part: "tls".into(), why }).ok();
     let parts_sender = events.clone();
-    audit.on_failing(move |why| {
-        if parts_sender.blocking_send(Event::Part { part: "audit".into(), why }).is_err() {
-            tracing::debug!("the gateway is stopping");
-        }
-    });
-    let audit::Health { failing, broken, .. } = audit.health();
-    let broken = broken.map(|why| format!("its chain is broken: {why}; see it with: crosspatch audit verify"));
-    events.try_send(Event::Part { part: "audit".into(), why: failing.or(broken) }).ok();
+    let part = |why| Event::Part { part: "audit".into(), why };
+    audit.on_trouble(
+        |why| drop(events.try_send(part(why))),
+        move |why| {
+            if parts_sender.blocking_send(part(why)).is_err() {
+                tracing::debug!("the gateway is stopping");
+            }
+        },
+    );
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
     events.try_send(Event::People(first_reading)).ok(); // before any session can ask to be let in
-    let (recorder, recorder_thread) = match config.recorder.plan(&state_dir, wall_floor) {
+    let (recorder, recorder_thread) = match config.recorder.plan(&state_dir) {
         Some(plan) => Some(open_recorder(plan, &mut sfu, &audit, &events)?).unzip(),
         None => (None, None),
     };
@@ -239,7 +246,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
         board: board.sim,
-        panel: Arc::new(panel(&config, &tokens)?),
+        panel: Arc::new(panel(&config, &tokens, &note)?),
         live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
@@ -303,8 +310,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         lines: Box::new(outputs),
         board: board_part,
         audit,
-        wall_floor_ms: wall_floor,
-        clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
+        clock: WallClock { unix_ms_at_zero: wall.now().unix_ms - mono_now().as_millis() },
+        wall,
         gates,
         media: media.clone(),
         endpoints: endpoints.clone(),
@@ -363,6 +370,25 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     Ok(())
 }
 
+/// Has the audit take in what commands have done while no gateway ran.
+fn take_in_notes(state_dir: &Path, audit: &audit::Audit, note: impl Fn(base::Record)) -> anyhow::Result<()> {
+    let waiting = notes::take_in(state_dir);
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    waiting.into_iter().for_each(note);
+    let (audit, state_dir) = (audit.clone(), state_dir.to_owned());
+    spawn("notes", move || {
+        while let Err(audit::AuditError::NotOnDisk) = audit.flush() {
+            std::thread::park_timeout(NOTES_RETRY);
+        }
+        if let Err(e) = notes::forget(&state_dir) {
+            tracing::error!("the spool of notes cannot be emptied: {e}; they are told again at the next start");
+        }
+    })
+    .map(drop)
+}
+
 /// Starts the recorder and lets it hear its channels. It is one session: an emergency is recorded once.
 fn open_recorder(
     plan: recorder::Plan,
@@ -370,10 +396,10 @@ fn open_recorder(
     audit: &audit::Audit,
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<(recorder::Recorder, std::thread::JoinHandle<()>)> {
-    let (audit, events, wall_floor_ms) = (audit.clone(), events.clone(), plan.wall_floor_ms);
+    let (audit, wall, events) = (audit.clone(), audit.wall(), events.clone());
     let (recorder, thread) = recorder::start(plan, move |news| match news {
         recorder::News::Record(record) => {
-            audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor_ms) });
+            audit.write(audit::Stamped { record, mono: mono_now(), wall: wall.now() });
         }
         recorder::News::Failing(why) => drop(events.blocking_send(Event::Part { part: "recorder".into(), why })),
     })?;
@@ -392,10 +418,10 @@ async fn open_tls(
     at: SocketAddr,
     tls: &config::Tls,
     dir: &Path,
-    wall_floor_ms: u64,
+    wall: Wall,
     found: &[(String, IpAddr)],
 ) -> anyhow::Result<(TcpListener, Secure)> {
-    let secure = Secure::open(tls, dir, wall_floor_ms, found)?;
+    let secure = Secure::open(tls, dir, wall, found)?;
     if !at.ip().is_unspecified() && found.iter().all(|(_, ip)| *ip != at.ip()) {
         tracing::warn!("no interface of this box has {} yet; the network is served as soon as one has it", at.ip());
     }
@@ -478,7 +504,7 @@ pub fn lock_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>>
 }
 
 /// Which boot the monotonic time belongs to.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -558,11 +584,12 @@ fn open_playback(pcm: Option<String>) -> OpenPlayback {
 }
 
 /// What the front panel shows that does not change, with links that let people in.
-fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> {
+fn panel(config: &Config, tokens: &Tokens, note: impl Fn(base::Record)) -> anyhow::Result<serde_json::Value> {
     let exp = unix_ms_now() / 1000 + LINK_LIFETIME_S;
     let channels: Vec<ChannelId> = config.channels.iter().map(|c| c.id.as_str().into()).collect();
     let link = |label: &str, user: &str, name: &str, role| -> anyhow::Result<serde_json::Value> {
         let identity = Identity { user: user.into(), name: name.into(), role, channels: channels.clone() };
+        note(Note::token(&identity, exp).record().because("front-panel"));
         Ok(json!({ "label": label, "url": format!("/talk#token={}", tokens.sign(&identity, exp)?) }))
     };
     Ok(json!({

@@ -18,8 +18,16 @@ use tokio::sync::{Mutex, mpsc};
 use toml::de::{DeTable, DeValue};
 
 /// Keys that change at run time; a key stands for all below it.
-const AT_RUN_TIME: &[&str] =
-    &["channel", "limits", "event.talk_limit_s", "event.emergency_max_s", "event.emergency_hold_ms"];
+const AT_RUN_TIME: &[&str] = &[
+    "channel",
+    "limits",
+    "event.talk_limit_s",
+    "event.emergency_max_s",
+    "event.emergency_hold_ms",
+    "audit",
+    "recorder.keep_days",
+    "recorder.keep_mb",
+];
 
 /// Reads the configuration again.
 pub struct Reloader {
@@ -40,7 +48,7 @@ impl Reloader {
         Ok(Reloader { file, text: Mutex::new(text.unwrap_or_default()), events })
     }
 
-    /// Takes the file's channels, limits and times; `None` is the box itself.
+    /// Takes the file's channels, limits and times, also those of what is kept; `None` is the box itself.
     ///
     /// # Errors
     /// If the asker may not, the file is wrong, or something in it needs a restart: then nothing of it is taken.
@@ -176,12 +184,20 @@ mod tests {
 
     #[test]
     fn channels_limits_and_times_change_at_run_time_and_nothing_else() {
-        for key in
-            ["channel[0].name", "channel[3]", "limits.users", "limits", "event.talk_limit_s", "event.emergency_hold_ms"]
-        {
+        for key in [
+            "channel[0].name",
+            "channel[3]",
+            "limits.users",
+            "limits",
+            "event.talk_limit_s",
+            "audit.keep_mb",
+            "recorder.keep_days",
+        ] {
             assert!(at_run_time(key), "{key}");
         }
-        for key in ["event.id", "event", "desk[0].user", "radio[1]", "board", "channels", "event.talk_limit_sx"] {
+        for key in
+            ["event.id", "event", "desk[0].user", "radio[1]", "board", "channels", "recorder", "recorder.channels"]
+        {
             assert!(!at_run_time(key), "{key}");
         }
     }
