@@ -1,6 +1,7 @@
 //! A radio port's transmitter: keyed for others, with lead-in, hang, time-out (E9), and what ends a transmission.
 //!
 //! **Invariant:** what is said waits for the lead-in and is not lost; what may not go on air any more is thrown away.
+//! A transmitter that is unkeyed is given no sound: whoever unkeys it also stops the playback.
 
 use super::radio::{Port, Transmitter};
 use super::{Control, Effect};
@@ -199,6 +200,7 @@ impl Control {
 
     fn unkey(&mut self, port: usize, to: Keyer, cause: Option<&'static str>) {
         let p = &mut self.ports[port];
+        let session = p.spec.session;
         p.keyer = to;
         p.inhibited_until = self.now + p.spec.inhibit;
         let mut record =
@@ -206,6 +208,16 @@ impl Control {
         record.cause = cause;
         self.audit(record);
         self.set_ptt(port, false);
+        match to {
+            Keyer::Resting { .. } => {} // its caller says from when on it plays
+            Keyer::TimedOut(burst) => self.emit(Effect::StopPlay { session, burst: Some(burst) }),
+            Keyer::Unkeyed
+            | Keyer::Blocked(_)
+            | Keyer::Playing(_)
+            | Keyer::Draining { .. }
+            | Keyer::Signing { .. }
+            | Keyer::Hang { .. } => self.emit(Effect::StopPlay { session, burst: None }),
+        }
     }
 
     fn set_ptt(&mut self, port: usize, keyed: bool) {
@@ -224,7 +236,6 @@ impl Control {
         match p.keyer {
             Keyer::Playing(burst) => {
                 self.unkey(port, Keyer::TimedOut(burst), Some("transmit-timeout"));
-                self.emit(Effect::StopPlay { session, burst: Some(burst) });
             }
             Keyer::Resting { burst, .. } => {
                 p.keyer = Keyer::Playing(burst);
@@ -234,7 +245,6 @@ impl Control {
             }
             Keyer::Draining { .. } | Keyer::Signing { .. } => {
                 self.unkey(port, Keyer::Unkeyed, Some("playback-stalled"));
-                self.emit(Effect::StopPlay { session, burst: None });
             }
             Keyer::Hang { .. } => self.unkey(port, Keyer::Unkeyed, None),
             Keyer::Unkeyed | Keyer::Blocked(_) | Keyer::TimedOut(_) => {}

@@ -22,6 +22,8 @@ struct Transmitter {
     keyed: bool,
     keyed_since: Mono,
     playing: Option<BurstId>,
+    /// Its playback may sound what comes, from `from` on.
+    open: bool,
     /// When the newest burst may sound.
     from: Mono,
     /// Which burst it was unkeyed in, for time.
@@ -570,6 +572,7 @@ impl World {
             Effect::Play { session, burst, from } => {
                 let transmitter = self.transmitters.get_mut(&session).expect("a radio");
                 (transmitter.playing, transmitter.from, transmitter.idle_since) = (Some(burst), from, None);
+                transmitter.open = true;
                 if !transmitter.keyed {
                     let half_used = self.now.since(transmitter.keyed_since) >= TRANSMIT_TIMEOUT / 2;
                     assert!(half_used || transmitter.rests_until.is_some(), "it rests without a need");
@@ -583,7 +586,7 @@ impl World {
             Effect::StopPlay { session, .. } => {
                 let transmitter = self.transmitters.get_mut(&session).expect("a radio");
                 assert!(!transmitter.keyed, "what is keyed plays on");
-                (transmitter.playing, transmitter.rests_until) = (None, None);
+                (transmitter.playing, transmitter.rests_until, transmitter.open) = (None, None, false);
             }
             Effect::Sign { session, courtesy, ident } => {
                 let transmitter = &self.transmitters[&session];
@@ -737,6 +740,8 @@ impl World {
                 .as_ref()
                 .filter(|hold| hold.user != local.user && !self.model.sockets[&local.session].disabled);
             let simplex = local.session == SIMPLEX;
+            let plays = transmitter.open && transmitter.rests_until.is_none();
+            assert!(transmitter.keyed || !plays, "sound goes to {} though it is not keyed", local.user);
             match hold {
                 Some(hold) if transmitter.keyed => {
                     assert_eq!(transmitter.playing, hold.burst, "what is keyed for is played");
