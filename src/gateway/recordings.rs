@@ -105,10 +105,10 @@ async fn listed(
     headers: HeaderMap,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, Failure> {
-    api.admit(&headers, wanted.note("recordings")).await?;
+    let channels = api.admit(&headers, wanted.note("recordings")).await?;
     let filter = wanted.filter(MOST_RECORDINGS);
     let recordings = api.read(move |file| list(state_dir(file), filter)).await?;
-    Ok(Json(json!({ "recordings": recordings })))
+    Ok(Json(json!({ "recordings": recordings, "channels": channels })))
 }
 
 async fn file(State(api): State<AuditApi>, headers: HeaderMap, Part(id): Part<String>) -> Result<Response, Failure> {

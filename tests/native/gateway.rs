@@ -95,6 +95,16 @@ impl Gateway {
         self.wait_until_ready().await
     }
 
+    /// Waits until the process has ended by itself.
+    pub async fn wait_ended(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        while self.process.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the gateway does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     async fn wait_until_ready(&mut self) -> Result<()> {
         let ready = self.state.path().join("ready.json");
         let deadline = Instant::now() + START;

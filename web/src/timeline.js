@@ -22,6 +22,7 @@ let end = null; // null follows the clock
 let clockAhead = 0; // of the box's clock, which the records are of
 let picked = null;
 let drawn = '';
+let names = new Map(); // channel id -> name, in the event's order
 
 window.crosspatch = { state: { connected: false, bursts: 0, channels: [] }, show: (start, length) => show(start + length, length) };
 
@@ -61,12 +62,13 @@ async function load() {
   try {
     // A burst that runs into the picture began before it.
     const wanted = older ? { from: new Date(from - 600_000).toISOString() } : { after };
-    const rows = await records(token, { ...wanted, kind: KINDS.join(',') });
+    const found = await records(token, { ...wanted, kind: KINDS.join(',') });
+    names = found.names;
     if (older) {
       bursts = new Bursts();
       loadedFrom = from;
     }
-    for (const row of rows) {
+    for (const row of found.records) {
       bursts.take(row);
       after = Math.max(after, row.seq);
       clockAhead = Math.max(clockAhead, Date.parse(row.utc) - Date.now());
@@ -99,7 +101,9 @@ function draw() {
   const [to, from] = [end ?? now(), (end ?? now()) - span];
   const place = (at) => ((at - from) / span) * 100;
   const seen = bursts.all.filter((burst) => burst.start < to && (burst.end ?? to) > from);
-  const channels = bursts.channels().sort();
+  const order = [...names.keys()];
+  const talked = bursts.channels().sort(); // one that was removed is not in the order any more
+  const channels = [...order.filter((id) => talked.includes(id)), ...talked.filter((id) => !names.has(id))];
   Object.assign(window.crosspatch.state, { bursts: seen.length, channels });
   setText(byId('range'), `${clock(from, true)} – ${clock(to)}`);
   const lanes = channels.map((channel) => {
@@ -109,7 +113,7 @@ function draw() {
     const cuts = own.filter((b) => b.cutBy && b.end >= from && b.end <= to);
     marks.push(...cuts.map((b) => mark('cut-mark', '▼', place(b.end), `${b.name} was interrupted`)));
     const bars = own.map((burst) => bar(burst, Math.max(0, place(burst.start)), Math.min(100, place(burst.end ?? to))));
-    return el('div.lane', { 'data-channel': channel }, el('h2', {}, channel), el('div.track', {}, ...bars, ...marks));
+    return el('div.lane', { 'data-channel': channel }, el('h2', { title: channel }, nameOf(channel)), el('div.track', {}, ...bars, ...marks));
   });
   const empty = el('p.empty', {}, 'Nobody talked in this time.');
   const focused = document.activeElement?.dataset?.key;
@@ -117,6 +121,8 @@ function draw() {
   if (focused) byId('chart').querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   if (picked) facts();
 }
+
+const nameOf = (channel) => names.get(channel) ?? channel;
 
 function bar(burst, left, right) {
   const key = `${burst.burst} ${burst.start}`;
@@ -177,7 +183,7 @@ function facts() {
   const { burst, channel, name, role, emergency, start, end: over, cause, interrupted, measured, recording } = picked;
   const lines = {
     When: clock(start, true),
-    Channel: emergency ? 'all channels' : channel,
+    Channel: emergency ? 'all channels' : nameOf(channel),
     Length: over === null ? 'still talking' : seconds(over - start),
     'Ended because': over === null ? '' : cause,
     Interrupted: [interrupted].flat().filter(Boolean).join(', '),

@@ -6,6 +6,7 @@
 mod bench;
 mod buttons;
 mod chip;
+mod clock;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../native/mod.rs"]
 mod native;
