@@ -57,7 +57,7 @@ enum Command {
     Person(people::PersonArgs),
     /// Lists, adds and lifts bans.
     Ban(people::BanArgs),
-    /// Has the running gateway read its configuration file again: channels, limits and times.
+    /// Has the running gateway read its configuration file again: channels, limits, times and what is kept.
     Reload(people::ReloadArgs),
     /// Looks at sound cards, measures levels, plays tones.
     Audio {

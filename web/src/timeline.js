@@ -8,8 +8,9 @@ import { play, records, seconds } from './review.js';
 import { claimsOf, tokenFromAddress } from './token.js';
 
 const SPANS = { '1 min': 60, '5 min': 300, '15 min': 900, '1 h': 3600, '6 h': 21_600, '24 h': 86_400 };
-const TICKS_S = [5, 10, 30, 60, 300, 900, 3600, 14_400];
+const TICKS_S = [5, 10, 15, 30, 60, 300, 900, 3600, 14_400, 28_800];
 const POLL_MS = 1000;
+const TICK_PX = 90; // room for a time
 
 const byId = (id) => document.getElementById(id);
 const token = tokenFromAddress();
@@ -145,7 +146,8 @@ function mark(kind, sign, left, title) {
 }
 
 function axis(from, to, place) {
-  const step = (TICKS_S.find((s) => (to - from) / 1000 / s <= 12) ?? TICKS_S.at(-1)) * 1000;
+  const most = Math.min(12, Math.max(2, byId('chart').clientWidth / TICK_PX));
+  const step = (TICKS_S.find((s) => (to - from) / 1000 / s <= most) ?? TICKS_S.at(-1)) * 1000;
   const ticks = el('div.axis', { 'aria-hidden': 'true' });
   for (let at = Math.ceil(from / step) * step; at < to; at += step) {
     const tick = el('span', {}, clock(at, false, step >= 60_000));
