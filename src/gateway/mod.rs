@@ -165,7 +165,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let wall = audit.wall();
     let note = |record| audit.write(audit::Stamped { record, mono: mono_now(), wall: wall.now() });
     note(witness::config_loaded(config_file.as_deref()));
-    take_in_notes(&state_dir, &audit, &note)?;
+    take_in_notes(&state_dir, &audit, note)?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {
@@ -253,7 +253,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
         board: board.sim,
-        panel: Arc::new(panel(&config, &tokens, &note)?),
+        panel: Arc::new(panel(&config, &tokens, note)?),
         live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),

@@ -225,8 +225,9 @@ impl Gateway {
         );
         let mut stream = TcpStream::connect(&self.http).await?;
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer); // a recording is no text
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
         let status = head.split(' ').nth(1).context("no status")?.parse()?;
         Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
