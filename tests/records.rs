@@ -89,9 +89,9 @@ const EXPECTED: &[Expected] = &[
     ("channel.join_denied", "eve", "", "security", "*"),
     ("ptt.start", "anna", "", "ops", ""),
     ("ptt.stop", "anna", "", "ops", "released"),
-    ("ptt.denied", "eve", "", "ops", "*"),
+    ("ptt.denied", "eve", "desk-1", "ops", "busy"),
     ("ptt.revoked", "radio-vhf", "", "security", "carrier-timeout"),
-    ("priority_ptt.start", "dora", "", "ops", ""),
+    ("priority_ptt.start", "dora", "anna", "ops", ""),
     ("priority_ptt.interrupted", "anna", "dora", "ops", "*"),
     ("priority_ptt.measured", "dora", "anna", "ops", ""),
     ("emergency_broadcast.armed", "desk-1", "", "", ""),
@@ -274,6 +274,7 @@ async fn review(gateway: &Gateway) -> Result<()> {
         ensure!(gateway.call(&dora, &format!("GET /api/recordings/{id}"), "").await?.0 == 200);
     }
     ensure!(gateway.call(&dora, "GET /api/recordings/20250101T000000.000Z_ops_b1", "").await?.0 == 404);
+    gateway.audited("action = 'recording.played'").await?;
     let queried = crosspatch(gateway, &["audit", "query", "--person", "anna"])?;
     ensure!(queried.contains("recording.played"), "{queried}");
     let out = gateway.state_dir().join("out");
