@@ -386,10 +386,12 @@ impl Config {
         let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start));
-            ConfigError(vec![format!(
-                "{name}:{line}: {}; compare with the sample configuration",
-                e.message().trim_end()
-            )])
+            let message = e.message().trim_end();
+            let remedy = near_key(message).map_or_else(
+                || "compare with the sample configuration".to_owned(),
+                |key| format!("write `{key}` in its place"),
+            );
+            ConfigError(vec![format!("{name}:{line}: {message}; {remedy}")])
         })?;
         for file in [&mut config.tls.certificate, &mut config.tls.key].into_iter().flatten() {
             *file = dir.join(&*file);
@@ -748,6 +750,14 @@ fn written(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
+/// The key that was most likely meant by one that is unknown: a slip, or its name in an earlier version.
+fn near_key(message: &str) -> Option<&str> {
+    let mut words = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let written = words.next()?;
+    let likeness = |key: &str| strsim::jaro_winkler(written, key);
+    words.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|key| likeness(key) > 0.85)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -777,6 +787,9 @@ mod tests {
         assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+        assert!(unknown[0].ends_with("; write `emergency_hold_ms` in its place"), "{unknown:?}");
+        let strange = Config::parse(&DEMO.replace("emergency_hold_ms", "colour"), "x.toml").unwrap_err().0;
+        assert!(strange[0].ends_with("; compare with the sample configuration"), "{strange:?}");
     }
 
     #[test]
