@@ -95,6 +95,18 @@ async fn a_gateway_whose_audit_cannot_be_opened_starts_and_says_so() -> Result<(
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_runs_from_memory_since_its_data_partition_is_missing_says_so() -> Result<()> {
+    let outer = TempDir::new()?;
+    let why = "the data partition is not there";
+    let prepare = |state: &Path| std::fs::write(state.join("in-memory.txt"), format!("{why}\n"));
+    let gateway = Gateway::demo_prepared(outer.path(), prepare).await?;
+    let panel = gateway.get("/api/panel").await?;
+    let told = panel["degraded"].as_array().is_some_and(|parts| parts.contains(&json!({ "part": "state directory", "why": why })));
+    ensure!(told, "{}", panel["degraded"]);
+    Ok(())
+}
+
 async fn ask(session: &mut Signaling, kind: &str, data: Value) -> Result<()> {
     let reply = session.ask(kind, data).await?;
     ensure!(reply["success"] == true, "{kind}: {reply}");

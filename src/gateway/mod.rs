@@ -207,6 +207,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let audit::Health { failing, broken, .. } = audit.health();
     let broken = broken.map(|why| format!("its chain is broken: {why}; see it with: crosspatch audit verify"));
     events.try_send(Event::Part { part: "audit".into(), why: failing.or(broken) }).ok();
+    events.try_send(Event::Part { part: "state directory".into(), why: in_memory(&state_dir) }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
@@ -475,6 +476,12 @@ pub fn lock_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>>
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
     }
+}
+
+/// Why nothing in the state directory outlasts the power. The image of a box has this file where its data partition is
+/// mounted over it.
+fn in_memory(state_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(state_dir.join("in-memory.txt")).ok().map(|why| why.trim_end().to_owned())
 }
 
 /// Which boot the monotonic time belongs to.
