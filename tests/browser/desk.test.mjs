@@ -9,15 +9,21 @@ import { waitFor } from './wait.mjs';
 const DESK_HZ = 1200;
 const OPS_HZ = 400;
 const MEDICAL_HZ = 800;
+const DISPATCH_HZ = 600;
 const ARMING_HZ = 880;
 /** How much the desk's loudspeaker is turned down while its microphone is open. */
 const DIM_DB = -20;
+/** How much other channels are turned down under the one that the desk talked on last. */
+const DUCK_DB = -12;
+/** How much louder an emergency is than anything else. */
+const EMERGENCY_DB = 6;
 
 let sounds;
 let gateway;
 let browser;
 let onOps;
 let onMedical;
+let dispatcher; // on ops
 let ear; // on ops
 let loudspeaker;
 
@@ -28,6 +34,7 @@ before(async () => {
   browser = await Browser.launch();
   onOps = await browser.talkPage(gateway, { user: 'olga', name: 'Olga', channels: ['ops'] }, OPS_HZ);
   onMedical = await browser.talkPage(gateway, { user: 'mark', name: 'Mark', channels: ['medical'] }, MEDICAL_HZ);
+  dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, DISPATCH_HZ);
   ear = await listen(onOps.page);
   loudspeaker = await sounds.record('desk_spk');
 });
@@ -109,26 +116,33 @@ test('who talks on a channel of the desk is heard from its loudspeaker, and the 
   assert.ok(end > -100 && end < 300, `sounded until ${end} ms after the release`);
 });
 
-test('the loudspeaker mixes its channels, and is turned down while the microphone is open', async (t) => {
-  let from = now();
+/** How loud a tone is for the next half second, in dB of what it was. */
+async function comparedTo(before, hz) {
+  // What was loud before is still in the devices' buffers.
+  const from = now() + 300;
+  await loudspeaker.reaches(from + 500);
+  const span = loudspeaker.sound.between(from, from + 500).toneSpan(hz, 0.001);
+  assert.ok(span, `nothing is heard of ${hz} Hz`);
+  return decibel(span.level / before.level);
+}
+
+test('the loudspeaker mixes its channels, ducks others under the one it talked on last, and is turned down while the microphone is open', async (t) => {
+  const from = now();
   await onMedical.press('medical');
   await onMedical.granted('medical');
-  await onOps.press('ops');
-  await onOps.granted('ops');
   const medical = await sounding(MEDICAL_HZ, from);
+  await onOps.press('ops'); // where the desk talked in an earlier test
+  await onOps.granted('ops');
   await sounding(OPS_HZ, from);
+  const ducked = await comparedTo(medical, MEDICAL_HZ);
+  t.diagnostic(`ducked by ${ducked.toFixed(1)} dB`);
+  assert.ok(Math.abs(ducked - DUCK_DB) < 2, `ducked by ${ducked} dB`);
   await onOps.release();
   await onOps.idle('ops');
 
-  from = now();
   await gateway.move('desk.ptt.ops', true);
   await onOps.until('the desk to talk', (state) => state.channels.ops.speaker === 'Desk 1');
-  // What was loud before it is still in the devices' buffers.
-  const open = now() + 300;
-  await loudspeaker.reaches(open + 500);
-  const dimmed = loudspeaker.sound.between(open, open + 500).toneSpan(MEDICAL_HZ, 0.001);
-  assert.ok(dimmed, 'nothing is heard while the microphone is open');
-  const by = decibel(dimmed.level / medical.level);
+  const by = await comparedTo(medical, MEDICAL_HZ);
   t.diagnostic(`turned down by ${by.toFixed(1)} dB`);
   assert.ok(Math.abs(by - DIM_DB) < 2, `turned down by ${by} dB`);
   await gateway.move('desk.ptt.ops', false);
@@ -164,11 +178,10 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   let from = now();
   await onMedical.press('medical');
   await onMedical.granted('medical');
+  await sounding(MEDICAL_HZ, from);
   await onOps.press('ops');
   await onOps.granted('ops');
-  await sounding(MEDICAL_HZ, from);
   await sounding(OPS_HZ, from);
-  const dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, 600);
   from = now();
   await dispatcher.pressPriority('ops');
   await dispatcher.granted('ops');
@@ -179,10 +192,11 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   await onMedical.release();
   await onMedical.idle('medical');
 
-  // Steps of 20 ms in which the tone of medical is missing.
+  // Steps of 20 ms in which the tone of medical is missing; it is ducked under ops.
+  const audible = 0.1 * 10 ** (DUCK_DB / 20);
   let silentMs = 0;
   for (let at = from; at < decidedAt(mark) + 500; at += 20) {
-    if (!sound.between(at, at + 25).toneSpan(MEDICAL_HZ, 0.1)) silentMs += 20;
+    if (!sound.between(at, at + 25).toneSpan(MEDICAL_HZ, audible)) silentMs += 20;
   }
   t.diagnostic(`medical was silent for ${silentMs} ms`);
   assert.ok(silentMs <= 20, `medical was silent for ${silentMs} ms because ops was cut`);
@@ -206,6 +220,27 @@ test('while the emergency button is held, the loudspeaker sounds a tone and the 
   assert.deepEqual(await gateway.audit("action = 'emergency_broadcast.start'"), []);
 });
 
+test('an emergency is the loudest that the loudspeaker plays', async (t) => {
+  let from = now();
+  await dispatcher.pressPriority('ops');
+  await dispatcher.granted('ops');
+  const ordinary = await sounding(DISPATCH_HZ, from);
+  await dispatcher.release();
+  await dispatcher.idle('ops');
+  await dispatcher.page.locator('#emergency-guard').click();
+  await dispatcher.page.locator('#emergency').hover();
+  await dispatcher.page.mouse.down();
+  await onMedical.until('the emergency', (state) => state.emergency);
+  from = now();
+  await sounding(DISPATCH_HZ, from);
+  const louder = await comparedTo(ordinary, DISPATCH_HZ);
+  t.diagnostic(`louder by ${louder.toFixed(1)} dB`);
+  // Where that would clip, the limiter takes a little back.
+  assert.ok(louder > EMERGENCY_DB - 2 && louder < EMERGENCY_DB + 0.5, `louder by ${louder} dB`);
+  await dispatcher.release();
+  await onMedical.until('the end of the emergency', (state) => !state.emergency);
+});
+
 test('no script of any page failed', () => {
-  for (const page of [onOps, onMedical]) page.assertNoTroubles();
+  for (const page of [onOps, onMedical, dispatcher]) page.assertNoTroubles();
 });

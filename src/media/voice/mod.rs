@@ -5,11 +5,15 @@
 //! pulls a frame every 20 ms sets the pace.
 //!
 //! **Invariant:** a buffer is bounded. It drops, it never drifts.
+//!
+//! **Invariant:** nothing here allocates, locks or logs once it is made: it runs on audio threads.
 
 pub mod codec;
 pub mod level;
 pub mod mix;
 pub mod playout;
+mod store;
+mod stretch;
 
 /// Samples a second.
 pub const RATE: u32 = 48_000;
@@ -43,7 +47,7 @@ pub enum VoiceError {
 }
 
 #[cfg(test)]
-mod signal {
+pub(crate) mod signal {
     use super::{FRAME, Frame, RATE};
 
     /// Frame number `index` of a sine.
@@ -58,5 +62,13 @@ mod signal {
     pub fn frequency_hz(samples: &[i16]) -> f64 {
         let rises = samples.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
         rises as f64 * f64::from(RATE) / samples.len() as f64
+    }
+
+    /// How loud a tone is in a signal: its peak.
+    pub fn amplitude(samples: &[i16], hz: f64) -> f64 {
+        let step = hz * std::f64::consts::TAU / f64::from(RATE);
+        let parts = samples.iter().enumerate().map(|(n, s)| (f64::from(*s), n as f64 * step));
+        let (i, q) = parts.fold((0.0, 0.0), |(i, q), (s, angle)| (i + s * angle.cos(), q + s * angle.sin()));
+        2.0 * f64::hypot(i, q) / samples.len() as f64
     }
 }
