@@ -39,7 +39,7 @@ http() {
 answers() { http GET /api/panel | head -n 1 | grep -q ' 200 '; }
 degraded() { http GET /api/panel | grep -qF "\"part\":\"$1\""; }
 button() { http POST "/api/sim/lines/$1" "{\"active\":$2}" | head -n 1 | grep -q ' 200 '; }
-bursts() { crosspatch audit query "$@" --kind ptt.start --format jsonl | wc -l; }
+bursts() { crosspatch audit query "$@" --kind ptt.start,priority_ptt.start --format jsonl | wc -l; }
 grants() { bursts --state-dir "$STATE" 2>/dev/null; }
 granted() { [ "$(grants)" -gt "$1" ]; }
 
@@ -79,11 +79,12 @@ case $step in
     holds "nobody gets in without a key" -- is "$(sshd -T 2>/dev/null | grep -E '^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin)' | sort | paste -sd ' ')" \
       'kbdinteractiveauthentication no passwordauthentication no permitrootlogin without-password'
     holds "systemd feeds the hardware watchdog" -- is "$(cat /sys/class/watchdog/watchdog0/state)" active
-    holds "the journal is not on the card" -- [ ! -e /var/log/journal ]
+    holds "the journal is in memory" -- is "$(find /var/log/journal -name "*.journal")" ""
     # Who this box is; the host compares it between boots.
     say "identity: $(sha256sum /etc/machine-id /etc/ssh/ssh_host_ed25519_key "$STATE/token.secret" | sha256sum | cut -c 1-16)"
     ;;&
   first)
+    journalctl -b --no-pager -o short-monotonic >/run/out/journal
     # Something is being written and somebody talks when the power goes.
     holds "a button is held" -- button desk.ptt.medical true
     holds "the audit is whole" -- crosspatch audit verify --state-dir "$STATE"
