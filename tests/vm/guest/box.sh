@@ -56,6 +56,9 @@ press() {
   comes "a press on the simulated line ends in a grant" -- granted "$before"
 }
 
+step=$(cat /run/host/step)
+# On a slow machine it may be late, which restarts the gateway.
+case $step in first | again) comes "the data partition is mounted" -- mountpoint -q "$STATE" ;; esac
 comes "the gateway answers" -- answers
 say "figure: ready $(cut -d ' ' -f 1 /proc/uptime) s after the kernel began"
 holds "the root is an overlay" -- is "$(findmnt -no FSTYPE /)" overlay
@@ -63,12 +66,11 @@ holds "the root on the card is read-only" -- fails touch "$RO/written"
 holds "what is written goes to memory" -- touch /written
 press
 
-step=$(cat /run/host/step)
 case $step in
   first | again)
     comes "the system is up" -- systemctl is-active --quiet multi-user.target
     holds "no unit has failed" -- is "$(systemctl list-units --failed --plain --no-legend)" ''
-    holds "the data partition is mounted" -- is "$(findmnt -no LABEL "$STATE")" crosspatch-data
+    holds "it is the data partition" -- is "$(findmnt -no LABEL "$STATE")" crosspatch-data
     holds "it has grown over the card" -- [ "$(df --output=size -m "$STATE" | tail -n 1)" -gt 200 ]
     holds "nobody else reads the state" -- is "$(stat -c '%U:%G %a' "$STATE")" 'crosspatch:crosspatch 700'
     holds "the first partition is there and nobody else reads it" -- is "$(findmnt -no LABEL /boot/firmware) $(stat -c %a /boot/firmware)" 'CROSSPATCH 700'
@@ -109,7 +111,6 @@ case $step in
     disk=$(lsblk -nro PATH,PARTN | awk '$2 == 3 { print $1 }')
     holds "a data partition comes late" -- mke2fs -q -F -L crosspatch-data "$disk"
     udevadm trigger --action=change "$disk"
-    comes "it is mounted" -- mountpoint -q "$STATE"
     comes "the gateway moves there" -- answers_from_data
     holds "what it wrote to memory is kept beside the data" -- [ "$(kept_grants)" -ge "$kept" ]
     press
