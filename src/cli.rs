@@ -1,12 +1,14 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
 mod audit;
+mod backup;
 mod board;
 mod client;
 mod emergency;
 mod gpio;
 mod manual;
 mod people;
+mod provision;
 mod recording;
 
 use crate::base::clock::unix_ms_now;
@@ -15,6 +17,7 @@ use crate::gateway::config::{Config, ConfigError};
 use crate::gateway::{self, Options};
 use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
+use crate::upkeep::UpkeepError;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -46,6 +49,12 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Writes, checks, multiplies and takes over the file that says what a box is.
+    Provision(provision::ProvisionArgs),
+    /// Writes all of what makes this box this box into one file: configuration, people, keys.
+    Backup(backup::BackupArgs),
+    /// Puts a backup in the place of what there is.
+    Restore(backup::RestoreArgs),
     /// Prints a token that lets a person in.
     Token(Token),
     /// Lists and changes channels.
@@ -164,6 +173,9 @@ pub fn main() -> ExitCode {
             }
             Err(e) => Err(e.into()),
         },
+        Command::Provision(args) => provision::run(args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Token(token) => print_token(&token),
         Command::Channel(args) => people::channel(args),
         Command::Person(args) => people::person(args),
@@ -185,9 +197,12 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() {
+            let upkeep = e.downcast_ref::<UpkeepError>();
+            let written = upkeep.is_some_and(|e| matches!(e, UpkeepError::Written(_)));
+            let refused = upkeep.is_some_and(|e| matches!(e, UpkeepError::Refused(_) | UpkeepError::Running));
+            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() || written {
                 EX_CONFIG
-            } else if e.is::<people::Refused>() {
+            } else if e.is::<people::Refused>() || refused {
                 EX_DATAERR
             } else {
                 EX_UNAVAILABLE

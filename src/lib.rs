@@ -10,4 +10,5 @@ pub mod media;
 pub mod net;
 pub mod people;
 pub mod recorder;
+pub mod upkeep;
 pub mod wire;

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["control", "audit", "media", "hardware", "net", "people", "recorder"],
     &["wire"],
     &["gateway"],
+    &["upkeep"],
     &["cli"],
 ];
 

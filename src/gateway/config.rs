@@ -1,6 +1,6 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
-use super::keeping;
+use super::{keeping, site};
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, PttSpec, Settings, Tuning};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The demo event, used without a configuration file.
-const DEMO: &str = include_str!("demo.toml");
+pub const DEMO: &str = include_str!("demo.toml");
 
 /// A whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +49,15 @@ pub struct Config {
     /// What is recorded.
     #[serde(default)]
     pub recorder: keeping::Recorder,
+    /// The box besides the gateway; none of the gateway's business, but of `crosspatch provision`.
+    #[serde(rename = "box", default)]
+    pub site: site::Site,
+    /// How its interfaces get their addresses; likewise.
+    #[serde(rename = "network", default)]
+    pub networks: Vec<site::Network>,
+    /// The people it begins with; likewise.
+    #[serde(rename = "person", default)]
+    pub people: Vec<site::Person>,
 }
 
 /// `[tls]`
@@ -382,7 +391,7 @@ impl Config {
     }
 
     /// Reads and checks text, and the own `certificate` if it is asked for; files are looked for in `dir`.
-    fn parse_in(text: &str, name: &str, dir: &Path, certificate: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn parse_in(text: &str, name: &str, dir: &Path, certificate: bool) -> Result<Self, ConfigError> {
         let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start));
@@ -400,7 +409,9 @@ impl Config {
         }
         let mut wrong = Vec::new();
         let mut tell = |value: Option<&str>, sentence| {
-            let find = |v: &str| text.find(&format!("\"{v}\"")).or_else(|| text.find(&format!("/{v}\"")));
+            let find = |v: &str| {
+                [format!("\"{v}\""), format!("'{v}'"), format!("/{v}\"")].iter().find_map(|written| text.find(written))
+            };
             let line = value.and_then(find).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
         };
@@ -501,6 +512,15 @@ impl Config {
         self.tls.check(&mut wrong);
         self.audit.check(&mut wrong);
         self.recorder.check(known, &mut wrong);
+        self.site.check(&mut wrong);
+        if self.site.join_links && self.tls.listen.is_none() {
+            wrong(
+                None,
+                "join_links are for phones, which cannot come in; add [tls] with listen = \"0.0.0.0:8443\"".into(),
+            );
+        }
+        site::check_networks(&self.networks, &mut wrong);
+        site::check_people(&self.people, known, &users, &mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
@@ -615,7 +635,13 @@ impl Config {
                 radio_first_in_emergency: r.simplex_in_emergency == Policy::RadioFirst,
             }
         });
-        Settings { ports: ports.collect(), desks, channels: self.channel_specs(), tuning: self.tuning() }
+        Settings {
+            ports: ports.collect(),
+            desks,
+            channels: self.channel_specs(),
+            tuning: self.tuning(),
+            misconfigured: false,
+        }
     }
 
     /// The channels as the core knows them.

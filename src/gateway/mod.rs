@@ -18,6 +18,7 @@ pub mod reach;
 pub mod recordings;
 pub mod register;
 pub mod reload;
+pub mod site;
 pub mod tasks;
 mod watchdog;
 pub mod witness;
@@ -218,7 +219,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let voices = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
-    let settings = config.settings(&sources);
+    let mut settings = config.settings(&sources);
+    let refused = config_file.as_deref().and_then(site::refused);
+    settings.misconfigured = refused.is_some();
+    events.try_send(Event::Part { part: "configuration".into(), why: refused }).ok();
     let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
 
     let (board, board_part) = open_board(&config, &events)?;

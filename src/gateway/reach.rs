@@ -250,7 +250,7 @@ fn names(authority: &Authority, configured: &[String], found: &Found) -> BTreeSe
 
 /// The time in seconds since 1970 by the best knowledge of a box that may have no battery for its clock: when nobody
 /// has set it, it is at least as late as the audit's last record and as the making of this program.
-fn now_s(wall_floor_ms: u64) -> u64 {
+pub(crate) fn now_s(wall_floor_ms: u64) -> u64 {
     let program = std::env::current_exe().and_then(std::fs::metadata).and_then(|m| m.modified()).ok();
     let made_ms = program.and_then(|t| u64::try_from(t.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok());
     let floor_ms = wall_floor_ms.max(made_ms.unwrap_or(0));

@@ -108,7 +108,7 @@ fn at_run_time(key: &str) -> bool {
 }
 
 /// The keys whose values differ, each with its line in `new`. Both texts are valid TOML.
-fn differences(old: &str, new: &str) -> Vec<(String, usize)> {
+pub(crate) fn differences(old: &str, new: &str) -> Vec<(String, usize)> {
     let (Ok(old), Ok(parsed)) = (DeTable::parse(old), DeTable::parse(new)) else { return Vec::new() };
     let mut found = Vec::new();
     let whole = parsed.span();
