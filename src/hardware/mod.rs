@@ -5,5 +5,10 @@
 
 pub mod audio;
 pub mod board;
+pub mod cards;
+pub mod fob;
 pub mod gpio;
 pub mod header;
+pub mod rig;
+pub mod serial;
+pub mod transmit_watch;
