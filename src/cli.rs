@@ -11,6 +11,7 @@ mod manual;
 mod people;
 mod provision;
 mod recording;
+mod update;
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
@@ -56,6 +57,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Puts a backup in the place of what there is.
     Restore(backup::RestoreArgs),
+    /// Installs another version of the program, and the one before again if it does not become ready.
+    Update(update::UpdateArgs),
     /// Prints a token that lets a person in.
     Token(Token),
     /// Lists and changes channels.
@@ -182,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Provision(args) => provision::run(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::Update(args) => update::run(&args),
         Command::Token(token) => print_token(&token),
         Command::Channel(args) => people::channel(args),
         Command::Person(args) => people::person(args),

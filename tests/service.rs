@@ -32,7 +32,7 @@ fn every_command_of_the_units_is_one_of_ours() {
         .map(|(_, command)| command);
     let commands = commands.map(|c| c.trim_start_matches(['-', '+']));
     let ours: Vec<_> = commands.filter_map(|c| c.strip_prefix("/usr/bin/crosspatch ")).collect();
-    assert_eq!(ours.len(), 6, "they provision, restore, check, run, reload and unkey: {ours:?}");
+    assert_eq!(ours.len(), 7, "they provision, update, restore, check, run, reload and unkey: {ours:?}");
     for command in ours {
         let words: Vec<_> = command.split(' ').collect();
         let named = words.iter().take_while(|w| w.bytes().all(|b| b.is_ascii_lowercase())).chain([&"--help"]);

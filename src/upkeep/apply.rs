@@ -4,9 +4,7 @@
 //! `/etc`, the host name and the network, is made of it anew at every boot, so that it fits a root that forgets. It
 //! is replaced in one step. **Invariant:** a file with an error changes nothing. **Invariant:** no failure here keeps the gateway from starting with the last good file.
 
-use super::disk::{
-    as_owner_of, give_to_owner_of, make_private_directory, on_card, remove, sync_directory_of, write_whole,
-};
+use super::disk::{as_owner_of, give_to_owner_of, make_private_directory, on_card, remove, swap_in, write_whole};
 use super::notes::{applied_note, errors_note};
 use super::residents::{links, store_people};
 use super::{UpkeepError, backup, network, sheet, template};
@@ -293,15 +291,8 @@ fn keep(places: &Places, sheet: &Sheet) -> Result<(), UpkeepError> {
         write_whole(&new.join(name), bytes, 0o600)?;
     }
     write_whole(&new.join(FILE), sheet.text.as_bytes(), 0o600)?;
-    if good.exists() {
-        // Both names change at once; what was good before stays as `new` until the next time.
-        let swap = rustix::fs::RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &good, swap)
-            .map_err(|e| UpkeepError::at(&good)(e.into()))?;
-    } else {
-        std::fs::rename(&new, &good).map_err(UpkeepError::at(&good))?;
-    }
-    sync_directory_of(&good)
+    // What was good before stays as `new` until the next time.
+    swap_in(&new, &good)
 }
 
 /// Makes configuration, host name and network what a file says.

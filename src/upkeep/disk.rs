@@ -47,6 +47,18 @@ pub fn sync_directory_of(path: &Path) -> Result<(), UpkeepError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(UpkeepError::at(dir))
 }
 
+/// Puts a directory in the place of another in one step. What was there before has the other's name afterwards.
+pub fn swap_in(new: &Path, place: &Path) -> Result<(), UpkeepError> {
+    if place.exists() {
+        let swap = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(rustix::fs::CWD, new, rustix::fs::CWD, place, swap)
+            .map_err(|e| UpkeepError::at(place)(e.into()))?;
+    } else {
+        std::fs::rename(new, place).map_err(UpkeepError::at(place))?;
+    }
+    sync_directory_of(place)
+}
+
 /// Writes on a card. One that is mounted read-only, so that a power cut does it no harm, is made writable for that moment.
 pub fn on_card(
     card: &Path,

@@ -11,13 +11,14 @@ pub mod backup;
 #[cfg(test)]
 mod backup_tests;
 pub mod cards;
-mod disk;
+pub(crate) mod disk;
 mod network;
 mod notes;
 pub mod parcel;
 mod residents;
 pub mod sheet;
 pub mod template;
+pub mod update;
 
 use std::path::{Path, PathBuf};
 
