@@ -164,7 +164,13 @@ pub fn apply(places: &Places) -> Result<Report, UpkeepError> {
     }
     let good = good(places);
     let outcome = match (file_on(&places.card), good) {
-        (None, None) => Outcome::NotProvisioned,
+        (None, None) => {
+            // Without a file nothing is refused; but a box that has nothing else goes on saying so.
+            if by_hand(places) {
+                try_to(&mut trouble, remove(&places.config.with_file_name(site::REFUSED)));
+            }
+            Outcome::NotProvisioned
+        }
         (None, Some(good)) => {
             make_system(places, &good, &mut trouble);
             try_to(&mut trouble, remove(&places.config.with_file_name(site::REFUSED)));
@@ -227,6 +233,12 @@ fn take(places: &Places, new: &Sheet, good: Option<&Sheet>, trouble: &mut Vec<St
     outcome
 }
 
+/// True if somebody has written a good configuration into `/etc`.
+fn by_hand(places: &Places) -> bool {
+    let text = std::fs::read_to_string(&places.config).unwrap_or_default();
+    text != DEMO && !text.starts_with(template::NONE_YET) && Config::read(&places.config).is_ok()
+}
+
 fn refuse(
     places: &Places,
     path: &Path,
@@ -234,17 +246,12 @@ fn refuse(
     good: Option<&Sheet>,
     trouble: &mut Vec<String>,
 ) -> Outcome {
-    let by_hand = || {
-        let text = std::fs::read_to_string(&places.config).ok()?;
-        let somebodys = text != DEMO && !text.starts_with(template::NONE_YET);
-        Config::read(&places.config).ok().filter(|_| somebodys)
-    };
     let runs_on = match good {
         Some(good) => {
             make_system(places, good, trouble);
             RunsOn::LastGood
         }
-        None if by_hand().is_some() => RunsOn::ByHand,
+        None if by_hand(places) => RunsOn::ByHand,
         None => {
             let faulty = std::fs::read(path).ok().and_then(|bytes| sheet::decode(&bytes, "").ok()).unwrap_or_default();
             let model = std::fs::read_to_string(places.root.join("proc/device-tree/model")).ok();

@@ -153,6 +153,9 @@ fn what_somebody_wrote_into_etc_by_hand_is_left_alone_by_a_faulty_file() {
     w.put("nonsense");
     assert!(matches!(w.boot(), Outcome::Refused { runs_on: RunsOn::ByHand, .. }));
     assert_eq!(std::fs::read_to_string(&w.places.config).unwrap(), by_hand);
+    assert!(refused(&w.places.config).is_some());
+    std::fs::remove_file(w.places.card.join(FILE)).unwrap();
+    assert_eq!((w.boot(), refused(&w.places.config)), (Outcome::NotProvisioned, None));
 }
 
 #[test]
