@@ -3,6 +3,7 @@
 mod audit;
 mod board;
 mod client;
+mod doctor;
 mod emergency;
 mod gpio;
 mod manual;
@@ -29,6 +30,13 @@ const EX_DATAERR: u8 = 65;
 /// sysexits: something is wrong that the user did not do.
 const EX_UNAVAILABLE: u8 = 69;
 
+/// A check of the box fails.
+const EX_FAILED_CHECK: u8 = 1;
+/// Where the gateway serves pages for this machine.
+const LISTEN: &str = "127.0.0.1:8080";
+/// The UDP port of all media.
+const MEDIA_PORT: u16 = 40000;
+
 #[derive(Parser)]
 #[command(name = "crosspatch", version, about = "Radio gateway: push-to-talk with dispatch priority for events")]
 struct Cli {
@@ -46,6 +54,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Checks everything that the box needs, and says what to do where something is wrong.
+    Doctor(doctor::DoctorArgs),
     /// Prints a token that lets a person in.
     Token(Token),
     /// Lists and changes channels.
@@ -87,13 +97,13 @@ struct Run {
     #[arg(long)]
     demo: bool,
     /// Pages, signaling and the board's buttons, for this machine only; port 0 picks a free one.
-    #[arg(long, default_value = "127.0.0.1:8080")]
+    #[arg(long, default_value = LISTEN)]
     listen: SocketAddr,
     /// Pages and signaling for the network, over TLS, such as 0.0.0.0:8443.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_tls: Option<SocketAddr>,
     /// The UDP port of all media; 0 picks a free one.
-    #[arg(long, default_value_t = 40000)]
+    #[arg(long, default_value_t = MEDIA_PORT)]
     media_port: u16,
     /// Where the audit, the token secret and ready.json live.
     #[arg(long, default_value = "state")]
@@ -163,6 +173,11 @@ pub fn main() -> ExitCode {
                 Ok(())
             }
             Err(e) => Err(e.into()),
+        },
+        Command::Doctor(args) => match doctor::run(&args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_FAILED_CHECK),
+            Err(e) => Err(e),
         },
         Command::Token(token) => print_token(&token),
         Command::Channel(args) => people::channel(args),

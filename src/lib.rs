@@ -4,6 +4,7 @@ pub mod audit;
 pub mod base;
 pub mod cli;
 pub mod control;
+pub mod doctor;
 pub mod gateway;
 pub mod hardware;
 pub mod media;

@@ -62,15 +62,18 @@ pub fn routes(api: Api) -> Router {
 
 /// Refuses whoever is not on this machine, also a page of another site in a browser on it.
 async fn local_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let local = peer.ip().to_canonical().is_loopback()
-        && is_loopback_name(headers, header::HOST)
-        && (!headers.contains_key(header::ORIGIN) || is_loopback_name(headers, header::ORIGIN));
-    if local {
+    if is_local(peer, request.headers()) {
         return next.run(request).await;
     }
     (StatusCode::FORBIDDEN, "The front panel works on the box itself only. Open it there, as 127.0.0.1.")
         .into_response()
+}
+
+/// True for whoever is on this machine, and not a page of another site in a browser on it.
+pub(super) fn is_local(peer: SocketAddr, headers: &HeaderMap) -> bool {
+    peer.ip().to_canonical().is_loopback()
+        && is_loopback_name(headers, header::HOST)
+        && (!headers.contains_key(header::ORIGIN) || is_loopback_name(headers, header::ORIGIN))
 }
 
 fn is_loopback_name(headers: &HeaderMap, name: header::HeaderName) -> bool {

@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::limits::{Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use super::register::Register;
+use super::tryout::Tryout;
 use super::witness::Witness;
 use crate::audit::{Audit, Stamped};
 use crate::base::clock::wall_now;
@@ -103,6 +104,7 @@ pub struct Executor {
     reported: BTreeMap<String, Option<String>>,
     reading: Reading,
     witness: Witness,
+    pub(super) tryout: Tryout,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
     /// What pages are shown is not the newest any more.
@@ -123,6 +125,7 @@ impl Executor {
             control: Control::new(parts.settings.clone()),
             register: Register::new(parts.settings.channels.clone()),
             witness: Witness::default(),
+            tryout: Tryout::default(),
             parts,
             clients: HashMap::new(),
             pending: HashMap::new(),
@@ -146,6 +149,7 @@ impl Executor {
         self.read_lines();
         self.run_timers();
         self.say_late();
+        self.dim();
         let now = self.now();
         if self.stale && now >= self.show_at {
             (self.stale, self.show_at) = (false, now + SHOW_PERIOD);
@@ -162,7 +166,7 @@ impl Executor {
         };
         let late = self.late.keys().next().map(|(due, _)| *due);
         let show = self.stale.then_some(self.show_at);
-        [control, late, show].into_iter().flatten().min()
+        [control, late, show, self.tryout.due()].into_iter().flatten().min()
     }
 
     /// True if all of these parts have said whether they are up. From `end` on those that have not count as degraded.
@@ -188,6 +192,7 @@ impl Executor {
     /// Reads edges that are queued: also before any deadline is judged (E2).
     fn read_lines(&mut self) {
         for event in self.parts.lines.drain() {
+            self.tryout.count(&event);
             match event {
                 LineEvent::Edge(e) => {
                     self.witness.asked(e.stamp);
@@ -273,6 +278,7 @@ impl Executor {
             Event::Part { part, why } => self.part(part, why),
             Event::People(news) => self.people_news(news),
             Event::Manage(asked) => self.manage(*asked),
+            Event::Try(trial) => self.try_out(trial),
         }
     }
 
@@ -500,6 +506,7 @@ impl Executor {
                     }
                 }
                 Effect::Line { line, active, .. } => {
+                    self.tryout.forget(&line);
                     if let Err(e) = self.parts.lines.set(&line, active) {
                         tracing::error!("{e}");
                     }

@@ -4,8 +4,10 @@
 
 pub mod api;
 pub mod audit_api;
+pub mod checkup;
 pub mod config;
 pub mod control_loop;
+pub mod doctor_api;
 pub mod endpoint;
 pub mod executor;
 pub mod keeping;
@@ -19,6 +21,7 @@ pub mod recordings;
 pub mod register;
 pub mod reload;
 pub mod tasks;
+pub mod tryout;
 mod watchdog;
 pub mod witness;
 
@@ -83,6 +86,8 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
+    /// A technician tries lines out.
+    Try(tryout::Trial),
     /// Lines have edges to read, or outputs to be set again.
     Lines,
     /// Somebody asks whether the loop is alive.
@@ -246,9 +251,28 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         gates: gates.clone(),
         media: media.clone(),
     };
+    let checkup = checkup::Checkup {
+        state_dir: state_dir.clone(),
+        config_file: config_file.clone(),
+        config: Ok(config.clone()),
+        listen: http_address,
+        listen_tls,
+        media_port: media_address.port(),
+        machine: crate::doctor::machine::Machine::default(),
+    };
     let reloader = Arc::new(reload::Reloader::new(config_file, events.clone())?);
     let people_api =
         people_api::PeopleApi { tokens: tokens.clone(), events: events.clone(), reloader: reloader.clone() };
+    let doctor_api = doctor_api::DoctorApi {
+        people: people_api.clone(),
+        checkup: Arc::new(checkup),
+        live: live.clone(),
+        shown: shown.clone(),
+        endpoints: Arc::new(endpoints.clone()),
+        media: media_address,
+        tls: tls_address,
+        one: Arc::default(),
+    };
     let audit_api = audit_api::AuditApi { people: people_api.clone(), file: Arc::new(audit_path) };
     let sockets = Sockets::new(tokens, socket_events);
     let app: Router = Router::new()
@@ -256,6 +280,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .with_state(sockets)
         .merge(api::routes(api))
         .merge(people_api::routes(people_api))
+        .merge(doctor_api::routes(doctor_api))
         .merge(audit_api::routes(audit_api.clone()))
         .merge(recordings::routes(audit_api))
         .merge(crate::net::pages::routes(trust));

@@ -6,6 +6,7 @@ use super::notify;
 use super::people_api::ask;
 use super::register::What;
 use super::tasks::Failure;
+use crate::audit::Digest;
 use crate::net::token::Identity;
 use anyhow::Context;
 use axum::http::StatusCode;
@@ -38,6 +39,12 @@ impl Reloader {
         let text =
             file.as_ref().map(std::fs::read_to_string).transpose().context("the configuration cannot be read")?;
         Ok(Reloader { file, text: Mutex::new(text.unwrap_or_default()), events })
+    }
+
+    /// SHA-256 of the text that holds now; none for the demo, which has no file.
+    pub async fn sha256(&self) -> Option<String> {
+        self.file.as_ref()?;
+        Some(Digest::of(self.text.lock().await.as_bytes()).to_string())
     }
 
     /// Takes the file's channels, limits and times; `None` is the box itself.

@@ -7,3 +7,4 @@ pub mod audio;
 pub mod board;
 pub mod gpio;
 pub mod header;
+pub mod interface;

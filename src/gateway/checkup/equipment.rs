@@ -1,0 +1,184 @@
+//! Board, lines and sound cards, as they are now.
+
+use super::Held;
+use crate::base::LineName;
+use crate::doctor::facts::{Board as BoardFacts, Level, Line as LineFacts, Sound};
+use crate::doctor::machine::Machine;
+use crate::gateway::config::Config;
+use crate::gateway::tryout::LineSeen;
+use crate::hardware::audio::{self, FRAME};
+use crate::hardware::board::{Backend, Board, Line};
+use crate::hardware::gpio::cdev::{self, Survey};
+use crate::hardware::gpio::{self, Direction, LineSpec};
+use crate::media::voice::level::Meter;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Frames that a level is measured over: half a second.
+const MEASURED_FRAMES: usize = 25;
+
+fn used<'a>(config: &Config, board: &'a Board) -> Vec<&'a Line> {
+    let names: BTreeSet<LineName> = config.lines().into_iter().map(|spec| spec.name).collect();
+    board.lines.iter().filter(|line| names.contains(&line.name)).collect()
+}
+
+/// What the kernel says of the chips, before anything is opened.
+pub(super) fn survey(board: Option<&(&Config, Board)>) -> Survey {
+    let real = board.filter(|(_, board)| board.backend != Backend::Sim);
+    real.map(|(config, board)| {
+        let lines: Vec<Line> = used(config, board).into_iter().cloned().collect();
+        cdev::survey(&lines)
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn board(config: &Config, board: &Board, survey: &Survey, machine: &Machine) -> BoardFacts {
+    let is_there = |chip: &String| survey.chips.contains(chip);
+    let fits = |name: &&str| Board::load(name).is_ok_and(|other| other.chip.iter().any(is_there));
+    let names: BTreeSet<LineName> = config.lines().into_iter().map(|spec| spec.name).collect();
+    let hazards = board.hazards().into_iter().filter(|(line, _)| names.contains(line));
+    BoardFacts {
+        profile: config.board.clone(),
+        simulated: board.backend == Backend::Sim,
+        model: machine.model(),
+        wanted_chips: board.chip.clone(),
+        chips: survey.chips.clone(),
+        fitting: Board::built_in().filter(fits).map(str::to_owned).collect(),
+        hazards: hazards.map(|(_, sentence)| format!("{sentence}; give it another pin in the profile")).collect(),
+    }
+}
+
+/// The lines that may be active though nobody presses anything: carriers and positions of selectors.
+fn restless(config: &Config) -> BTreeSet<&str> {
+    let carriers = config.radios.iter().filter_map(|radio| radio.carrier_line.as_deref());
+    let buttons = config.desks.iter().flat_map(|desk| &desk.buttons);
+    carriers.chain(buttons.filter_map(|button| button.select_line.as_deref())).collect()
+}
+
+fn place(line: &Line) -> String {
+    match (line.pin, line.offset, &line.kernel_line) {
+        (Some(pin), _, _) => format!("pin {pin}"),
+        (None, Some(offset), _) => format!("offset {offset}"),
+        (None, None, Some(name)) => name.clone(),
+        (None, None, None) => String::new(),
+    }
+}
+
+pub(super) fn lines(config: &Config, board: &Board, survey: &Survey, held: Option<&[LineSeen]>) -> Vec<LineFacts> {
+    let restless = restless(config);
+    let uses = config.line_uses();
+    let seen: BTreeMap<LineName, (Option<Result<bool, String>>, u64)> = match held {
+        Some(held) => held.iter().map(|line| (line.name.clone(), (Some(line.level.clone()), line.moves))).collect(),
+        None => look(board, &uses.iter().map(|(spec, _)| spec.clone()).collect::<Vec<_>>(), survey),
+    };
+    uses.into_iter()
+        .map(|(spec, used_for)| {
+            let (level, moves) = seen.get(&spec.name).cloned().unwrap_or_default();
+            LineFacts {
+                used_for,
+                input: spec.direction == Direction::Input,
+                keys_transmitter: config.radios.iter().any(|r| r.ptt_line.as_deref() == Some(spec.name.as_str())),
+                may_be_active: restless.contains(spec.name.as_str()),
+                place: board.lines.iter().find(|line| line.name == spec.name).map(place).unwrap_or_default(),
+                level,
+                moves,
+                walked: None,
+                name: spec.name.to_string(),
+            }
+        })
+        .collect()
+}
+
+/// Reads the inputs of a board that nobody holds. Outputs are not asked for: only whether they could be had.
+fn look(
+    board: &Board,
+    wanted: &[LineSpec],
+    survey: &Survey,
+) -> BTreeMap<LineName, (Option<Result<bool, String>>, u64)> {
+    if board.backend == Backend::Sim {
+        return BTreeMap::new();
+    }
+    let missing: BTreeMap<_, _> = survey.missing.iter().cloned().collect();
+    let free = |spec: &&LineSpec| spec.direction == Direction::Input && !missing.contains_key(&spec.name);
+    let inputs: Vec<LineSpec> = wanted.iter().filter(free).cloned().collect();
+    let lines = gpio::open(board, &inputs, Arc::new(|| {})).lines;
+    let level = |spec: &LineSpec| match missing.get(&spec.name) {
+        Some(why) => Some(Err(why.clone())),
+        None if spec.direction == Direction::Output => None,
+        None => Some(lines.level(&spec.name).map_err(|e| e.to_string())),
+    };
+    wanted.iter().map(|spec| (spec.name.clone(), (level(spec), 0))).collect()
+}
+
+/// Each way of each desk and radio.
+pub(super) fn sound(config: &Config, held: Option<&Held>) -> Vec<Sound> {
+    let mut ways = Vec::new();
+    for desk in &config.desks {
+        ways.push(Way::new(&desk.name, "microphone", "desk.microphone".into(), desk.capture_pcm.clone(), true));
+        ways.push(Way::new(&desk.name, "loudspeaker", "desk.loudspeaker".into(), desk.playback_pcm.clone(), false));
+    }
+    for radio in &config.radios {
+        let meter = |way: &str| format!("radio.{}.{way}", radio.id);
+        ways.push(Way::new(&radio.name, "receive", meter("receive"), radio.capture_pcm.clone(), true));
+        ways.push(Way::new(&radio.name, "transmit", meter("transmit"), radio.playback_pcm.clone(), false));
+    }
+    ways.into_iter()
+        .map(|way| match held {
+            Some(held) => way.of(held),
+            None => way.opened(),
+        })
+        .collect()
+}
+
+/// One way of a card.
+struct Way {
+    name: String,
+    /// What the part of the gateway is called.
+    part: String,
+    meter: String,
+    device: Option<String>,
+    hears: bool,
+}
+
+impl Way {
+    fn new(owner: &str, way: &str, meter: String, device: Option<String>, hears: bool) -> Self {
+        let part = if hears { "capture" } else { "playback" };
+        Way { name: format!("{owner} {way}"), part: format!("{owner} {part}"), meter, device, hears }
+    }
+
+    /// As the gateway has it.
+    fn of(self, held: &Held) -> Sound {
+        let fault = held.degraded.iter().find(|(part, _)| *part == self.part).map(|(_, why)| why.clone());
+        let level = held.meters.get(&self.meter).copied().filter(|_| self.hears);
+        Sound { name: self.name, device: self.device, fault, level }
+    }
+
+    /// As it is when it is opened.
+    fn opened(self) -> Sound {
+        let tried = match &self.device {
+            None => Ok(None),
+            Some(device) if self.hears => measure(device).map(Some),
+            Some(device) => audio::open_playback(device).map(|_| None).map_err(|e| e.to_string()),
+        };
+        let (fault, level) = match tried {
+            Ok(level) => (None, level),
+            Err(why) => (Some(why), None),
+        };
+        Sound { name: self.name, device: self.device, fault, level }
+    }
+}
+
+fn measure(device: &str) -> Result<Level, String> {
+    let mut capture = audio::open_capture(device).map_err(|e| e.to_string())?;
+    let (mut frame, mut meter) = ([0; FRAME], Meter::default());
+    for _ in 0..MEASURED_FRAMES {
+        capture.read(&mut frame).map_err(|e| e.to_string())?;
+        meter.add(&frame);
+    }
+    let level = meter.take();
+    Ok(Level {
+        average_dbfs: level.rms_dbfs.into(),
+        peak_dbfs: level.peak_dbfs.into(),
+        clipped: level.clipped_samples as u64,
+    })
+}
