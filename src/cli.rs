@@ -1,5 +1,6 @@
 //! The command line: arguments, logging, exit codes (sysexits).
 
+mod audio;
 mod audit;
 mod board;
 mod client;
@@ -66,6 +67,11 @@ enum Command {
     Ban(people::BanArgs),
     /// Has the running gateway read its configuration file again: channels, limits and times.
     Reload(people::ReloadArgs),
+    /// Looks at sound cards, measures levels, plays tones.
+    Audio {
+        #[command(subcommand)]
+        command: audio::AudioCommand,
+    },
     /// Lists board profiles, shows where their lines are.
     Board(board::BoardArgs),
     /// Watches and moves GPIO lines by hand, while no gateway runs.
@@ -184,6 +190,11 @@ pub fn main() -> ExitCode {
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
+        Command::Audio { command } => match audio::run(command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_DATAERR),
+            Err(e) => Err(e),
+        },
         Command::Board(args) => board::run(args),
         Command::Gpio(args) => gpio::run(args),
         Command::Emergency(args) => emergency::run(args),

@@ -21,17 +21,3 @@ fn ends_with(page: &str, first_line: &str, made: &str) {
 fn the_page_of_lamp_codes_is_the_table_of_the_core() {
     ends_with("lamps.md", "| the lamp |", &crosspatch::control::codes_as_markdown());
 }
-
-#[test]
-fn every_desk_in_the_documentation_is_a_valid_configuration() {
-    let page = include_str!("../docs/desk.md");
-    let demo = include_str!("../src/gateway/demo.toml");
-    let event = demo.split("[[desk]]").next().unwrap();
-    let examples: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 2);
-    for example in examples {
-        let (board, desk) = example.split_once("[[desk]]").unwrap();
-        let board = if board.contains("board =") { board } else { "board = \"rpi-4b\"\n" };
-        crosspatch::gateway::config::Config::parse(&format!("{board}{event}[[desk]]{desk}"), "desk.md").unwrap();
-    }
-}

@@ -7,7 +7,7 @@ use crosspatch::audit;
 use crosspatch::base::{Mono, SessionId, SourceId};
 use crosspatch::gateway::Event;
 use crosspatch::gateway::config::Config;
-use crosspatch::gateway::endpoint::{Endpoint, PlaybackOrders};
+use crosspatch::gateway::endpoint::{CaptureEnd, Endpoint, MediaEnd, PlaybackEnd};
 use crosspatch::gateway::executor::{Executor, Parts};
 use crosspatch::gateway::media::{Command, MediaDone, MediaHandle};
 use crosspatch::hardware::gpio::sim::SimBoard;
@@ -45,7 +45,7 @@ struct World {
     /// False: the media thread does not come to reading what has arrived.
     media_reads: bool,
     _dir: tempfile::TempDir,
-    _threads: (audit::AuditThread, Vec<PlaybackOrders>),
+    _threads: (audit::AuditThread, Vec<(CaptureEnd, PlaybackEnd, MediaEnd)>),
 }
 
 impl World {
@@ -58,8 +58,10 @@ impl World {
         let now = Arc::new(AtomicU64::new(Mono::from_millis(10_000).0));
         let board = SimBoard::new(&config.lines());
         let (media, commands) = MediaHandle::new(|| {});
-        let (endpoints, orders): (Vec<_>, Vec<_>) =
-            (1..=2).map(|i| Endpoint::new(SessionId(i), SourceId(i), ("in".into(), "out".into()))).unzip();
+        let (endpoints, ends): (Vec<_>, Vec<_>) = (1..=2)
+            .map(|i| Endpoint::new(SessionId(i), SourceId(i), ("in".into(), "out".into()), &[]))
+            .map(|(endpoint, capture, playback, media)| (endpoint, (capture, playback, media)))
+            .unzip();
         let gates = Arc::new(Gates::new());
         let clock = now.clone();
         let executor = Executor::new(Parts {
@@ -90,7 +92,7 @@ impl World {
             last_source: 100,
             media_reads: true,
             _dir: dir,
-            _threads: (audit_thread, orders),
+            _threads: (audit_thread, ends),
         };
         for session in [SessionId(1), SessionId(2)] {
             let works = crosspatch::control::Input::Capture { session, works: true };

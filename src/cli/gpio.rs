@@ -7,7 +7,9 @@ use super::parse_duration;
 use crate::base::clock::mono_now;
 use crate::base::{LineName, Mono};
 use crate::gateway::config::Config;
+use crate::gateway::radio_config::Radio;
 use crate::hardware::board::{Backend, Board};
+use crate::hardware::fob;
 use crate::hardware::gpio::{Direction, GpioError, LineEvent, LineSpec, Lines, open};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -152,6 +154,9 @@ async fn set(args: &Set) -> anyhow::Result<()> {
 /// # Errors
 /// If the configuration or the profile is wrong.
 pub fn unkey(from: &From) -> anyhow::Result<()> {
+    if let Some(config) = &from.config {
+        unkey_fobs(&Config::read(config)?);
+    }
     let (board, _) = from.read()?;
     if board.backend == Backend::Sim {
         println!("'{}' is a simulated board: nothing to unkey", board.name);
@@ -166,6 +171,16 @@ pub fn unkey(from: &From) -> anyhow::Result<()> {
         println!("the others are left alone: {fault}");
     }
     Ok(())
+}
+
+/// A fob's pin keeps its level when the process that set it ends. (A serial port's pins fall when it is closed.)
+fn unkey_fobs(config: &Config) {
+    for plan in config.radios.iter().filter_map(Radio::fob).filter(|plan| plan.ptt.is_some()) {
+        match fob::unkey(&plan.card) {
+            Ok(()) => println!("the fob '{}' is unkeyed", plan.card),
+            Err(why) => println!("the fob '{}' is left alone: {why}", plan.card),
+        }
+    }
 }
 
 fn watch(from: &From) -> anyhow::Result<()> {

@@ -325,7 +325,7 @@ pub enum Input {
         /// True if it works.
         works: bool,
     },
-    /// A port has played the last sample of an ended burst.
+    /// A port has played the last sample of an ended burst, or of what ends a transmission.
     Drained {
         /// The port's session.
         session: SessionId,
@@ -627,6 +627,22 @@ pub enum Effect {
         /// Which burst.
         burst: BurstId,
     },
+    /// A port plays nothing more: its transmitter is unkeyed, or about to be.
+    StopPlay {
+        /// The port's session.
+        session: SessionId,
+        /// Nothing of this burst will be played any more; without one, what has come waits.
+        burst: Option<BurstId>,
+    },
+    /// Sound what ends a transmission; say [`Input::Drained`] when it has sounded. [`Effect::Play`] breaks it off.
+    Sign {
+        /// The port's session.
+        session: SessionId,
+        /// A courtesy tone.
+        courtesy: bool,
+        /// The station's identification.
+        ident: bool,
+    },
     /// Sound the arming tone from a desk's loudspeaker, or stop it (E3).
     Tone {
         /// The desk's session.
@@ -657,7 +673,11 @@ impl Effect {
             // Before hundreds of pushes: somebody holds a button.
             Effect::Reply { .. } | Effect::AdmitMedia { .. } | Effect::Keep { .. } => 4,
             Effect::Push { .. } | Effect::Leave { .. } => 5,
-            Effect::Play { .. } | Effect::EndPlay { .. } | Effect::Line { keys: true, .. } => 6,
+            Effect::Play { .. }
+            | Effect::EndPlay { .. }
+            | Effect::StopPlay { .. }
+            | Effect::Sign { .. }
+            | Effect::Line { keys: true, .. } => 6,
             Effect::Tone { .. } | Effect::Line { keys: false, .. } => 7,
             Effect::Close { .. } => 8,
         }

@@ -16,6 +16,7 @@ mod desk_tests;
 mod emergency;
 mod floor;
 mod hold;
+mod keyer;
 mod members;
 mod message;
 mod moderation;
@@ -28,6 +29,7 @@ mod tally;
 mod tests;
 
 pub use message::{Actor, Answer, ChannelState, Claims, Effect, Holder, Input, Interruption, Keep, Push, Refusal};
+pub use radio::{PortState, Receiver, Transmitter};
 pub use readiness::{RadioState, Reach, Readiness, Receipt};
 pub use tally::{CODES, Code, Pattern, Shows, codes_as_markdown};
 
@@ -178,10 +180,20 @@ pub struct PortSpec {
     pub lead_in: Duration,
     /// Last audio to unkey.
     pub ptt_hang: Duration,
+    /// A carrier that is over before this counts for nothing (flap suppression).
+    pub flap: Duration,
+    /// How long the floor is kept after the carrier's end: the end of what was said is still on its way through the card.
+    pub linger: Duration,
     /// Own carrier is ignored for this long after an own transmission.
     pub inhibit: Duration,
     /// The longest carrier; takes the place of the talk limit.
     pub carrier_timeout: Duration,
+    /// The longest time keyed, but in an emergency (E9).
+    pub transmit_timeout: Duration,
+    /// True: a tone ends every transmission.
+    pub courtesy_tone: bool,
+    /// How often the station identifies itself, at the end of a transmission; `None`: never.
+    pub ident_interval: Option<Duration>,
     /// True: keying waits while the port's own carrier is open (simplex).
     pub radio_first: bool,
     /// The same during an emergency (E9).
@@ -317,6 +329,7 @@ impl Control {
     /// Takes one input that happened at or before `now`.
     pub fn handle(&mut self, input: Input, now: Mono) {
         self.now = self.now.max(now);
+        self.note_keyed();
         match input {
             Input::Open { session, user, claims } => self.open_session(session, user, claims),
             Input::Resume { session, lost } => self.resume(session, lost),
@@ -367,6 +380,7 @@ impl Control {
     /// Takes what is due at `now`. The caller first reads edges and packets that are already queued (E2, F10).
     pub fn handle_timeout(&mut self, now: Mono) {
         self.now = self.now.max(now);
+        self.note_keyed();
         self.desk_timeouts();
         self.port_timeouts();
         self.floor_timeouts();

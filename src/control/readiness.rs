@@ -1,6 +1,6 @@
 //! What an emergency broadcast would reach, told before anybody needs it (E10), and what a running one does reach (E9).
 
-use super::{Control, Push};
+use super::{Control, Push, Receiver};
 use crate::base::{ChannelId, Mono};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub enum RadioState {
     Keyed,
     /// Its own carrier is open and goes first; it is keyed when the carrier has closed.
     Blocked,
+    /// Its transmitter is keyed, but its own user was pre-empted and still transmits: nobody there hears.
+    Preempted,
     /// Its transmit audio or its PTT line does not work, or it is disabled.
     Broken,
 }
@@ -30,6 +32,7 @@ impl RadioState {
             RadioState::Ready => "ready",
             RadioState::Keyed => "keyed",
             RadioState::Blocked => "blocked",
+            RadioState::Preempted => "preempted",
             RadioState::Broken => "broken",
         }
     }
@@ -75,13 +78,15 @@ impl Readiness {
     #[must_use]
     pub fn summary(&self) -> String {
         let reachable = self.channels.iter().filter(|c| c.obstacles.is_empty()).count();
-        let radios = self.channels.iter().flat_map(|c| &c.radios);
-        let blocked = radios.filter(|(_, state)| *state == RadioState::Blocked).count();
         let mut line = format!("{reachable} of {} channels reachable", self.channels.len());
-        match blocked {
-            0 => {}
-            1 => line += ", 1 radio blocked",
-            more => line += &format!(", {more} radios blocked"),
+        for (wanted, what) in [(RadioState::Blocked, "blocked"), (RadioState::Preempted, "pre-empted and still keyed")]
+        {
+            let radios = self.channels.iter().flat_map(|c| &c.radios);
+            match radios.filter(|(_, state)| *state == wanted).count() {
+                0 => {}
+                1 => line += &format!(", 1 radio {what}"),
+                more => line += &format!(", {more} radios {what}"),
+            }
         }
         line
     }
@@ -129,15 +134,16 @@ impl Control {
     }
 
     fn radios_of(&self, channel: &ChannelId) -> Vec<(String, RadioState)> {
-        let ports = self.ports.iter().filter(|p| p.spec.channel == *channel);
+        let ports = self.ports.iter().enumerate().filter(|(_, p)| p.spec.channel == *channel);
         let works = |p: &super::radio::Port| {
             let session = self.sessions.get(&p.spec.session);
             session.is_some_and(|s| s.playback_works && !s.disabled) && !self.ptt_is_gone(p)
         };
         ports
-            .map(|p| {
+            .map(|(i, p)| {
                 let state = match () {
                     () if !works(p) => RadioState::Broken,
+                    () if p.is_keyed() && self.receiver(i) == Receiver::Preempted => RadioState::Preempted,
                     () if p.is_keyed() => RadioState::Keyed,
                     () if p.is_blocked_in_emergency() => RadioState::Blocked,
                     () => RadioState::Ready,

@@ -51,7 +51,12 @@ pub(super) fn settings() -> Settings {
             lead_in: Duration::from_millis(200),
             ptt_hang: Duration::from_millis(100),
             inhibit: Duration::from_millis(200),
+            flap: Duration::ZERO,
+            linger: Duration::ZERO,
             carrier_timeout: Duration::from_secs(120),
+            transmit_timeout: Duration::from_secs(120),
+            courtesy_tone: false,
+            ident_interval: None,
             radio_first: true,
             radio_first_in_emergency: false,
         }],
@@ -224,6 +229,10 @@ fn line(effect: &Effect) -> String {
         Effect::Close { session, .. } => format!("close {session}"),
         Effect::Play { from, .. } => format!("play from {from:?}"),
         Effect::EndPlay { .. } => "end play".into(),
+        Effect::StopPlay { .. } => "stop play".into(),
+        Effect::Sign { courtesy, ident, .. } => {
+            format!("sign{}{}", if *courtesy { " tone" } else { "" }, if *ident { " ident" } else { "" })
+        }
         Effect::Tone { session, sounds } => format!("tone {session} {}", if *sounds { "on" } else { "off" }),
         Effect::Line { line, active, .. } => format!("line {line} {}", if *active { "on" } else { "off" }),
     }
@@ -1049,4 +1058,176 @@ fn f10_a_click_of_the_carrier_that_is_read_late_counts_for_nothing() {
         w.tell(Input::Edge { line: "radio.vhf.carrier".into(), active, stamp });
     }
     assert!(w.pass(1_000).is_empty(), "10 ms are below the attack time of 20 ms");
+}
+
+fn with_port(change: impl FnOnce(&mut PortSpec)) -> World {
+    let mut settings = settings();
+    change(&mut settings.ports[0]);
+    let mut w = World::with(settings);
+    for session in [GINA, DANA] {
+        w.join(session, "security");
+    }
+    w
+}
+
+fn port_state(w: &World) -> (Receiver, Transmitter) {
+    let state = &w.control.port_states()[0];
+    (state.receiver, state.transmitter)
+}
+
+#[test]
+fn a_carrier_that_flaps_counts_for_nothing_and_one_that_lasts_does() {
+    let mut w = with_port(|p| p.flap = Duration::from_millis(80));
+    for _ in 0..5 {
+        w.edge("radio.vhf.carrier", true);
+        let lines = w.pass(79);
+        assert_eq!(port_state(&w).0, Receiver::Open);
+        w.edge("radio.vhf.carrier", false);
+        assert!(lines.is_empty() && w.pass(100).is_empty(), "79 ms are a flap: {lines:#?}");
+    }
+    w.edge("radio.vhf.carrier", true);
+    assert!(has(&w.pass(80), "audit ptt.start radio-vhf security"));
+    assert_eq!(port_state(&w).0, Receiver::Talking);
+}
+
+#[test]
+fn the_floor_is_kept_for_the_end_of_what_was_said_and_not_longer() {
+    let mut w = with_port(|p| p.linger = Duration::from_millis(40));
+    w.edge("radio.vhf.carrier", true);
+    w.pass(1_000);
+    w.edge("radio.vhf.carrier", false);
+    let lines = w.pass(59);
+    assert!(has(&lines, "radio.carrier_closed") && !has(&lines, "ptt.stop"), "{lines:#?}");
+    assert!(has(&w.pass(1), "audit ptt.stop radio-vhf security released"));
+}
+
+#[test]
+fn a_carrier_of_the_own_transmission_is_ignored_and_one_that_outlasts_it_is_somebody_else() {
+    let mut w = with_port(|_| {});
+    w.press(GINA, "security", false);
+    w.pass(1_000);
+    w.edge("radio.vhf.carrier", true); // the transmitter's own, through the repeater
+    w.release(GINA, "security", None);
+    w.tell(Input::Drained { session: PORT, at: w.now });
+    let lines = w.pass(100 + 199);
+    assert!(has(&lines, "radio.unkeyed") && !has(&lines, "ptt.start"), "hang and inhibit: {lines:#?}");
+    w.edge("radio.vhf.carrier", false);
+    assert!(!has(&w.pass(1_000), "ptt.start"), "it was the own one");
+
+    w.press(GINA, "security", false);
+    w.pass(1_000);
+    w.edge("radio.vhf.carrier", true); // somebody answers too early
+    w.release(GINA, "security", None);
+    w.tell(Input::Drained { session: PORT, at: w.now });
+    assert!(!has(&w.pass(100 + 199), "ptt.start"));
+    assert!(has(&w.pass(1), "audit ptt.start radio-vhf security"), "the rest of the answer is heard");
+}
+
+#[test]
+fn f3_a_radio_that_was_preempted_and_is_still_keyed_is_a_state_of_its_own() {
+    let mut w = with_port(|_| {});
+    w.edge("radio.vhf.carrier", true);
+    w.pass(100);
+    assert_eq!(port_state(&w), (Receiver::Talking, Transmitter::Unkeyed));
+    w.press(DANA, "security", true);
+    assert_eq!(port_state(&w), (Receiver::Preempted, Transmitter::Blocked));
+    let lines = w.ask(|reply| Input::StartEmergency { session: DORA, hold_ms: 2000.0, reply });
+    assert!(has(&lines, "radio.keyed"), "network-first in an emergency: {lines:#?}");
+    assert_eq!(port_state(&w), (Receiver::Preempted, Transmitter::Keyed));
+    assert_eq!(
+        w.control.readiness().summary(),
+        "4 of 4 channels reachable, 1 radio pre-empted and still keyed",
+        "nobody at that radio hears the broadcast"
+    );
+    w.edge("radio.vhf.carrier", false);
+    w.pass(30);
+    assert_eq!(port_state(&w), (Receiver::Closed, Transmitter::Keyed));
+    assert_eq!(w.control.readiness().summary(), "4 of 4 channels reachable");
+}
+
+#[test]
+fn a_carrier_that_is_denied_or_stuck_says_so() {
+    let mut w = with_port(|p| p.radio_first = false);
+    w.press(GINA, "security", false);
+    w.edge("radio.vhf.carrier", true);
+    w.pass(100);
+    assert_eq!(port_state(&w).0, Receiver::Denied);
+    w.edge("radio.vhf.carrier", false);
+    w.release(GINA, "security", None);
+    w.pass(5_000);
+    w.edge("radio.vhf.carrier", true);
+    let lines = w.pass(120_020);
+    assert!(has(&lines, "audit ptt.revoked radio-vhf security carrier-timeout"), "{lines:#?}");
+    assert_eq!(port_state(&w).0, Receiver::Stuck);
+    assert!(w.pass(300_000).is_empty(), "F9: the source must close first");
+    w.edge("radio.vhf.carrier", false);
+    w.pass(30);
+    w.edge("radio.vhf.carrier", true);
+    assert!(has(&w.pass(30), "audit ptt.start radio-vhf security"));
+}
+
+#[test]
+fn a_transmitter_is_cut_at_its_time_out_until_the_talker_has_released() {
+    let mut w = with_port(|p| p.transmit_timeout = Duration::from_secs(10));
+    w.press(DANA, "security", true);
+    assert!(!has(&talk_for(&mut w, 9_980, 1), "radio.unkeyed"));
+    let lines = talk_for(&mut w, 20, 1);
+    assert!(has(&lines, "audit radio.unkeyed radio-vhf security transmit-timeout"), "{lines:#?}");
+    assert!(has(&lines, "line radio.vhf.ptt off") && has(&lines, "stop play"), "{lines:#?}");
+    assert_eq!(port_state(&w).1, Transmitter::TimedOut);
+    assert!(!has(&talk_for(&mut w, 60_000, 1), "radio.keyed"), "locked out");
+    assert_eq!(w.holder("security").unwrap(), "Dana", "the floor is another matter");
+    w.release(DANA, "security", None);
+    assert!(has(&w.press(DANA, "security", true), "radio.keyed"));
+}
+
+#[test]
+fn e9_the_transmit_time_out_does_not_cut_an_emergency() {
+    let mut w = with_port(|p| p.transmit_timeout = Duration::from_secs(10));
+    w.press(DANA, "security", true);
+    talk_for(&mut w, 9_000, 1);
+    w.ask(|reply| Input::StartEmergency { session: DORA, hold_ms: 2000.0, reply });
+    assert!(!has(&talk_for(&mut w, 299_000, 2), "radio.unkeyed"));
+    let lines = talk_for(&mut w, 1_020, 2);
+    assert!(has(&lines, "emergency_broadcast.stop dora time-limit"), "{lines:#?}");
+    let lines = w.pass(3_100);
+    assert!(has(&lines, "radio.unkeyed"), "{lines:#?}");
+}
+
+#[test]
+fn bursts_without_a_pause_between_them_do_not_take_each_others_time() {
+    let mut w = with_port(|p| p.transmit_timeout = Duration::from_secs(10));
+    w.press(GINA, "security", false);
+    talk_for(&mut w, 6_000, 1);
+    let lines = w.press(DANA, "security", true);
+    assert!(has(&lines, "line radio.vhf.ptt off") && has(&lines, "play from 16300.000ms"), "a rest: {lines:#?}");
+    assert!(has(&w.pass(100), "line radio.vhf.ptt on"));
+    assert!(!has(&talk_for(&mut w, 9_900, 2), "radio.unkeyed"), "its own 10 s");
+    assert!(has(&talk_for(&mut w, 120, 2), "transmit-timeout"));
+}
+
+#[test]
+fn a_station_ends_its_transmission_with_a_tone_and_its_name_when_it_is_due() {
+    let mut w = with_port(|p| {
+        (p.courtesy_tone, p.ident_interval) = (true, Some(Duration::from_secs(600)));
+    });
+    let over = |w: &mut World| {
+        w.press(GINA, "security", false);
+        talk_for(w, 1_000, 1);
+        w.release(GINA, "security", None);
+        w.tell(Input::Drained { session: PORT, at: w.now })
+    };
+    assert_eq!(over(&mut w), ["sign tone ident"]);
+    w.pass(100);
+    let lines = w.press(GINA, "security", false);
+    assert!(has(&lines, "play from") && !has(&lines, "radio.keyed"), "speech breaks it off: {lines:#?}");
+    w.release(GINA, "security", None);
+    assert_eq!(w.tell(Input::Drained { session: PORT, at: w.now }), ["sign tone ident"], "it was not said to its end");
+    w.pass(4_000);
+    let lines = w.tell(Input::Drained { session: PORT, at: w.now });
+    assert!(!has(&lines, "radio.unkeyed") && has(&w.pass(100), "radio.unkeyed"), "after the hang");
+    assert_eq!(over(&mut w), ["sign tone"]);
+    w.tell(Input::Drained { session: PORT, at: w.now });
+    w.pass(600_000);
+    assert_eq!(over(&mut w), ["sign tone ident"]);
 }

@@ -115,11 +115,12 @@ fn view(api: &Api) -> Value {
     if let Some(board) = &api.board {
         view["lines"] = json!(board.lines()); // inputs too, which only a simulated board shows
     }
-    let levels = api.endpoints.iter().flat_map(|e| e.levels());
-    view["levels"] = levels
-        .map(|(name, dbfs)| (name, json!((f64::from(dbfs) * 10.0).round() / 10.0)))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
+    let gauges = || api.endpoints.iter().flat_map(|e| e.gauges());
+    let tenths = |dbfs: f32| (f64::from(dbfs) * 10.0).round() / 10.0;
+    let levels = gauges().map(|(name, gauge)| (name.to_owned(), json!(tenths(gauge.newest_dbfs()))));
+    view["levels"] = levels.collect::<serde_json::Map<_, _>>().into();
+    view["meters"] =
+        gauges().map(|(name, gauge)| (name.to_owned(), gauge.view())).collect::<serde_json::Map<_, _>>().into();
     view
 }
 

@@ -1,9 +1,10 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
 use super::keeping;
+use super::radio_config::{CarrierFrom, PttOutput, Radio};
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PortSpec, PttSpec, Settings, Tuning};
+use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PttSpec, Settings, Tuning};
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use crate::net::{addresses, tls};
@@ -225,116 +226,23 @@ impl OneOrMany {
     }
 }
 
-/// `[[radio]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Radio {
-    /// The short name of the port, as in levels and lines.
-    pub id: String,
-    /// The radio as a participant.
-    pub user: String,
-    /// Its name.
-    pub name: String,
-    /// Its channel.
-    pub channel: String,
-    /// Must be general (F6).
-    #[serde(default = "general")]
-    pub role: Role,
-    /// The carrier's line; without one VOX decides.
-    pub carrier_line: Option<String>,
-    /// 5–500 ms.
-    #[serde(default = "twenty")]
-    pub carrier_debounce_ms: u64,
-    /// −60..0 dBFS.
-    #[serde(default = "minus_thirty")]
-    pub vox_threshold_dbfs: f32,
-    /// 5–50 ms.
-    #[serde(default = "ten")]
-    pub vox_attack_ms: u64,
-    /// 100–3000 ms.
-    #[serde(default = "five_hundred")]
-    pub vox_hang_ms: u64,
-    /// 0–1000 ms of audio kept from before the grant.
-    #[serde(default = "two_hundred")]
-    pub look_back_ms: u64,
-    /// 0–2000 ms.
-    #[serde(default = "two_hundred")]
-    pub inhibit_after_transmit_ms: u64,
-    /// 10–600 s.
-    #[serde(default = "hundred_twenty")]
-    pub carrier_timeout_s: u64,
-    /// The PTT output; none for a radio that keys itself.
-    pub ptt_line: Option<String>,
-    /// 0–2000 ms from key-up to the first audio.
-    #[serde(default = "two_hundred")]
-    pub lead_in_ms: u64,
-    /// 0–1000 ms from the last audio to unkey.
-    #[serde(default = "hundred")]
-    pub ptt_hang_ms: u64,
-    /// Keys only when the own carrier is closed.
-    #[serde(default)]
-    pub simplex: Policy,
-    /// The same in an emergency (E9).
-    #[serde(default = "network_first")]
-    pub simplex_in_emergency: Policy,
-    /// ALSA PCM of the receive audio; without one, paced simulated audio.
-    pub capture_pcm: Option<String>,
-    /// ALSA PCM of the transmit audio.
-    pub playback_pcm: Option<String>,
-}
-
-/// Who goes first on a simplex radio.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Keying waits for the own carrier.
-    #[default]
-    RadioFirst,
-    /// Keying is at once.
-    NetworkFirst,
-}
-
 fn two_thousand() -> u64 {
     2000
 }
 fn three_hundred() -> u64 {
     300
 }
-fn sixty() -> u64 {
-    60
-}
-fn twenty() -> u64 {
-    20
-}
-fn ten() -> u64 {
-    10
-}
-fn five_hundred() -> u64 {
-    500
-}
-fn two_hundred() -> u64 {
-    200
-}
-fn hundred() -> u64 {
-    100
-}
 fn hundred_twenty() -> u64 {
     120
 }
-fn minus_thirty() -> f32 {
-    -30.0
+fn sixty() -> u64 {
+    60
 }
 fn sim() -> String {
     "sim".into()
 }
 fn dispatch() -> Role {
     Role::Dispatch
-}
-fn general() -> Role {
-    Role::General
-}
-fn network_first() -> Policy {
-    Policy::NetworkFirst
 }
 
 /// What is wrong with a configuration: one sentence an error, each with its place.
@@ -475,28 +383,7 @@ impl Config {
                     format!("there is no channel '{}'; name one of the [[channel]] ids", radio.channel),
                 );
             }
-            if radio.role != Role::General {
-                let sentence = format!(
-                    "radio '{}' has a role with priority; a radio is always general (a stuck squelch could be stopped by nobody)",
-                    radio.id
-                );
-                wrong(Some(&radio.id), sentence);
-            }
-            let ranges = [
-                ("carrier_debounce_ms", radio.carrier_debounce_ms, 5, 500),
-                ("vox_attack_ms", radio.vox_attack_ms, 5, 50),
-                ("vox_hang_ms", radio.vox_hang_ms, 100, 3000),
-                ("look_back_ms", radio.look_back_ms, 0, 1000),
-                ("inhibit_after_transmit_ms", radio.inhibit_after_transmit_ms, 0, 2000),
-                ("carrier_timeout_s", radio.carrier_timeout_s, 10, 600),
-                ("lead_in_ms", radio.lead_in_ms, 0, 2000),
-                ("ptt_hang_ms", radio.ptt_hang_ms, 0, 1000),
-            ];
-            for (key, value, low, high) in ranges {
-                if !(low..=high).contains(&value) {
-                    wrong(Some(&radio.id), format!("{key} of radio '{}' is {value}; use {low} to {high}", radio.id));
-                }
-            }
+            radio.check(&mut wrong);
         }
         self.tls.check(&mut wrong);
         self.audit.check(&mut wrong);
@@ -559,8 +446,12 @@ impl Config {
             add(&desk.buzzer_line, Output, of("buzzer"));
         }
         for radio in &self.radios {
-            add(&radio.carrier_line, Input, format!("carrier of {}", radio.name));
-            add(&radio.ptt_line, Output, format!("PTT output of {}", radio.name));
+            if radio.carrier_from() == CarrierFrom::Gpio {
+                add(&radio.carrier_line, Input, format!("carrier of {}", radio.name));
+            }
+            if radio.ptt_output() == PttOutput::Gpio {
+                add(&radio.ptt_line, Output, format!("PTT output of {}", radio.name));
+            }
         }
         uses
     }
@@ -595,25 +486,7 @@ impl Config {
         let desks = desks.collect();
         let ports = self.radios.iter().map(|r| {
             let (session, source) = next();
-            let by_line = r.carrier_line.is_some();
-            let ms = Duration::from_millis;
-            PortSpec {
-                user: UserId::from(r.user.as_str()),
-                name: r.name.clone(),
-                channel: r.channel.as_str().into(),
-                session,
-                source,
-                carrier: name(&r.carrier_line),
-                ptt: name(&r.ptt_line),
-                attack: ms(if by_line { r.carrier_debounce_ms } else { r.vox_attack_ms }),
-                release: ms(if by_line { r.carrier_debounce_ms } else { r.vox_hang_ms }),
-                lead_in: ms(r.lead_in_ms),
-                ptt_hang: ms(r.ptt_hang_ms),
-                inhibit: ms(r.inhibit_after_transmit_ms),
-                carrier_timeout: Duration::from_secs(r.carrier_timeout_s),
-                radio_first: r.simplex == Policy::RadioFirst,
-                radio_first_in_emergency: r.simplex_in_emergency == Policy::RadioFirst,
-            }
+            r.spec(session, source)
         });
         Settings { ports: ports.collect(), desks, channels: self.channel_specs(), tuning: self.tuning() }
     }

@@ -1,6 +1,7 @@
 //! The one loop: waits for events and deadlines, and hands them to the executor.
 
 use super::Event;
+use super::bell::Listener;
 use super::executor::{Executor, Parts};
 use super::witness::ClockWatch;
 use crate::base::clock::mono_now;
@@ -17,6 +18,8 @@ const START: Duration = Duration::from_secs(10);
 pub struct Queues {
     /// From our own threads.
     pub events: mpsc::Receiver<Event>,
+    /// Rings when an audio thread has something to say.
+    pub bell: Listener,
     /// From sockets.
     pub sockets: mpsc::Receiver<SocketEvent>,
     /// Resolves when its sender is dropped: the end.
@@ -31,11 +34,15 @@ pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl 
     let mut executor = Executor::new(parts);
     let mut starting = Some((mono_now() + START, ready));
     let mut clock = ClockWatch::new();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
     };
     runtime.block_on(async {
+        let ear = match queues.bell.listen() {
+            Ok(ear) => ear,
+            Err(e) => return tracing::error!("the audio threads cannot be heard: {e}"),
+        };
         loop {
             let due: Option<Mono> =
                 [executor.next_timeout(), starting.as_ref().map(|s| s.0)].into_iter().flatten().min();
@@ -49,6 +56,7 @@ pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl 
                 biased;
                 _ = &mut queues.stop => return,
                 Some(event) = queues.events.recv() => executor.event(event),
+                () = ear.rings() => {}
                 Some(event) = queues.sockets.recv() => executor.socket(event),
                 () = timer => {}
             }

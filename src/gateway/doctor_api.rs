@@ -94,9 +94,13 @@ fn busy() -> Failure {
 }
 
 fn meters(endpoints: &[Arc<Endpoint>]) -> BTreeMap<String, Level> {
-    let levels = endpoints.iter().flat_map(|endpoint| endpoint.levels());
-    let level = |dbfs: f32| Level { average_dbfs: dbfs.into(), peak_dbfs: dbfs.into(), clipped: 0 };
-    levels.map(|(name, dbfs)| (name, level(dbfs))).collect()
+    let level = |view: &Value| Level {
+        average_dbfs: view["averageDbfs"].as_f64().unwrap_or_default(),
+        peak_dbfs: view["peakDbfs"].as_f64().unwrap_or_default(),
+        clipped: view["clipped"].as_u64().unwrap_or_default(),
+    };
+    let gauges = endpoints.iter().flat_map(|endpoint| endpoint.gauges());
+    gauges.map(|(name, gauge)| (name.to_owned(), level(&gauge.view()))).collect()
 }
 
 type Peer = ConnectInfo<SocketAddr>;

@@ -147,6 +147,7 @@ impl Executor {
     /// Reads queued edges, runs what is due, shows the new state. Call it after every event and at every deadline.
     pub fn turn(&mut self) {
         self.read_lines();
+        self.read_told();
         self.run_timers();
         self.say_late();
         self.dim();
@@ -208,6 +209,15 @@ impl Executor {
         let fault = self.parts.lines.fault();
         if self.reported.get(&self.parts.board) != Some(&fault) {
             self.part(self.parts.board.clone(), fault);
+        }
+    }
+
+    /// What the audio threads have to say.
+    fn read_told(&mut self) {
+        for endpoint in self.parts.endpoints.clone() {
+            for input in endpoint.take_told() {
+                self.input(input);
+            }
         }
     }
 
@@ -428,6 +438,7 @@ impl Executor {
     /// Carries out what the core decided, in its order.
     fn apply(&mut self) {
         self.failed_gates.clear();
+        self.parts.lines.emergency(self.control.emergency().is_some()); // before anything is keyed for it
         while let Some(effect) = self.control.next_effect() {
             self.stale = true;
             match effect {
@@ -498,6 +509,16 @@ impl Executor {
                 Effect::EndPlay { session, .. } => {
                     if let Some(endpoint) = self.endpoint(session) {
                         endpoint.tell_when_drained();
+                    }
+                }
+                Effect::StopPlay { session, burst } => {
+                    if let Some(endpoint) = self.endpoint(session) {
+                        endpoint.stop_playing(burst);
+                    }
+                }
+                Effect::Sign { session, courtesy, ident } => {
+                    if let Some(endpoint) = self.endpoint(session) {
+                        endpoint.sign(courtesy, ident);
                     }
                 }
                 Effect::Tone { session, sounds } => {
@@ -585,6 +606,7 @@ impl Executor {
             "readiness": wire::readiness(&self.control.readiness()),
             "receipt": wire::receipts(self.control.receipt()),
             "lines": self.control.outputs().iter().map(|(line, active)| json!({ "name": line, "direction": "output", "active": active })).collect::<Vec<_>>(),
+            "radios": wire::ports(&self.control.port_states()),
             "lamps": self.control.lamps().iter().map(|(line, shows)| (line.to_string(), shows.as_str().into())).collect::<serde_json::Map<_, _>>(),
         });
         self.parts.live.send_replace(view);

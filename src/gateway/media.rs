@@ -1,12 +1,14 @@
 //! The media thread: owns the SFU and its UDP socket, carries out media requests, forwards packets.
 
 use super::Event;
+use super::endpoint::VoiceFrame;
 use crate::base::{Beat, ChannelId, Pulse, ReplyId, SessionId, SourceId, UserId};
 use crate::control::Refusal;
-use crate::media::sfu::{Direction, Frame, LocalFrame, Sfu, SfuError, SfuEvent};
+use crate::media::sfu::{Direction, Frame, Sfu, SfuError, SfuEvent};
 use crate::net::udp::Datagrams;
 use crate::wire::MediaOp;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rtrb::Consumer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -32,19 +34,6 @@ pub enum Command {
     CloseSession(SessionId),
     /// A session left a channel.
     Leave(SessionId, ChannelId),
-    /// 20 ms from a desk or port.
-    Frame {
-        /// Whose.
-        source: SourceId,
-        /// The packet's number.
-        sequence: u64,
-        /// At 48 kHz.
-        timestamp: u32,
-        /// RFC 6464: −dBov.
-        level: u8,
-        /// Opus.
-        payload: Vec<u8>,
-    },
     /// The box's addresses have changed.
     Announce(Vec<SocketAddr>),
     /// Read what has arrived, then say [`Event::MediaRead`] (F10).
@@ -101,6 +90,11 @@ impl MediaHandle {
         (MediaHandle { queue, wake: Arc::new(wake) }, commands)
     }
 
+    /// Has the media thread look at what desks and ports say.
+    pub fn wake(&self) {
+        (self.wake)();
+    }
+
     /// Queues a command; false if the queue is full or the thread has gone.
     pub fn send(&self, command: Command) -> bool {
         match self.queue.try_send(command) {
@@ -122,6 +116,8 @@ pub struct MediaThread {
     socket: Datagrams,
     poll: Poll,
     commands: Receiver<Command>,
+    /// What desks and ports say.
+    voices: Vec<(SourceId, Consumer<VoiceFrame>)>,
     events: tokio::sync::mpsc::Sender<Event>,
     /// Somebody waits for the socket to be empty.
     asked_to_read: bool,
@@ -136,17 +132,17 @@ impl MediaThread {
     pub fn new(
         sfu: Sfu,
         mut socket: Datagrams,
+        voices: Vec<(SourceId, Consumer<VoiceFrame>)>,
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> std::io::Result<(MediaHandle, MediaThread)> {
         let poll = Poll::new()?;
         poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let (handle, commands) = MediaHandle::new(move || {
-            if let Err(e) = waker.wake() {
-                tracing::error!("the media thread cannot be woken: {e}");
-            }
+            waker.wake().ok(); // audio threads wake too, and must not log; whoever is not woken reads at the next packet
         });
-        Ok((handle, MediaThread { sfu, socket, poll, commands, events, asked_to_read: false, beat: Beat::new() }))
+        let beat = Beat::new();
+        Ok((handle, MediaThread { sfu, socket, poll, commands, voices, events, asked_to_read: false, beat }))
     }
 
     /// The thread's sign of life.
@@ -174,6 +170,7 @@ impl MediaThread {
                 if !self.run_commands() {
                     return;
                 }
+                self.forward_voices();
                 more = self.read_datagrams();
                 // Always: a command may have left something to be sent, such as the last word of a closed transport.
                 let socket = &self.socket;
@@ -201,11 +198,6 @@ impl MediaThread {
                     let gone = self.sfu.leave(session, &channel);
                     self.tell_gone(gone);
                 }
-                Command::Frame { source, sequence, timestamp, level, payload } => {
-                    let socket = &self.socket;
-                    let frame = Frame { payload: &payload, timestamp, sequence, level };
-                    self.sfu.local_frame(source, frame, Instant::now(), &mut |datagram, to| send(socket, datagram, to));
-                }
                 Command::Announce(addresses) => self.sfu.announce(&addresses),
                 Command::Read => self.asked_to_read = true,
                 Command::Stats(answer) => drop(answer.send(json!(self.sfu.stats()))),
@@ -213,6 +205,18 @@ impl MediaThread {
             }
         }
         true
+    }
+
+    fn forward_voices(&mut self) {
+        let socket = &self.socket;
+        for (source, voices) in &mut self.voices {
+            while let Ok(voice) = voices.pop() {
+                let VoiceFrame { timestamp, sequence, level, .. } = voice;
+                let frame = Frame { payload: voice.payload(), timestamp, sequence, level };
+                let mut send = |datagram: &[u8], to| send(socket, datagram, to);
+                self.sfu.local_frame(*source, frame, Instant::now(), &mut send);
+            }
+        }
     }
 
     /// True if there may be more.
@@ -332,19 +336,4 @@ fn send(socket: &Datagrams, datagram: &[u8], to: SocketAddr) {
 
 fn field<T: DeserializeOwned>(data: &Value, name: &str) -> Result<T, Refusal> {
     T::deserialize(&data[name]).map_err(|e| Refusal::new("bad-request", format!("'{name}' is not understood: {e}")))
-}
-
-/// What a desk's or port's playback gets of a packet.
-pub fn local_sink(
-    mut deliver: impl FnMut(super::endpoint::Packet) + Send + 'static,
-) -> Box<dyn FnMut(LocalFrame<'_>) + Send> {
-    Box::new(move |frame| {
-        deliver(super::endpoint::Packet {
-            channel: frame.channel.clone(),
-            burst: frame.burst,
-            sequence: frame.sequence,
-            timestamp: frame.timestamp,
-            payload: frame.payload.to_vec(),
-        });
-    })
 }

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod audit_api;
+pub mod bell;
 pub mod checkup;
 pub mod config;
 pub mod control_loop;
@@ -16,6 +17,7 @@ pub mod media;
 mod notify;
 mod outputs;
 pub mod people_api;
+pub mod radio_config;
 pub mod reach;
 pub mod recordings;
 pub mod register;
@@ -27,11 +29,15 @@ pub mod witness;
 
 use crate::audit;
 use crate::base::clock::{mono_now, unix_ms_now, wall_now};
-use crate::base::{Beat, ChannelId, Pulse, Role, SessionId};
+use crate::base::{Beat, ChannelId, Pulse, Role, SessionId, SourceId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
 use crate::hardware::board::Backend;
+use crate::hardware::cards;
+use crate::hardware::fob::Fob;
 use crate::hardware::gpio::{self, Lines};
+use crate::hardware::rig::Rig;
+use crate::hardware::transmit_watch::TransmitWatch;
 use crate::media::gates::Gates;
 use crate::media::sfu::{LocalFrame, Sfu, SfuConfig, SfuEvent};
 use crate::net::socket::{SocketEvent, Sockets};
@@ -43,15 +49,18 @@ use crate::wire::WallClock;
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use bell::Bell;
 use config::{Config, ConfigError};
 use control_loop::Queues;
-use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback};
+use endpoint::{Endpoint, EndpointPlan, OpenCapture, OpenPlayback, VoiceFrame};
 use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
 use outputs::{AtTheEnd, Outputs};
+use radio_config::Radio;
 use reach::{Reach, Secure};
+use rtrb::Consumer;
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -120,12 +129,9 @@ pub struct Options {
 /// A desk's or port's audio before its threads run.
 struct Voice {
     endpoint: Arc<Endpoint>,
-    orders: endpoint::PlaybackOrders,
     plan: Arc<EndpointPlan>,
-    capture: OpenCapture,
-    playback: OpenPlayback,
-    user: String,
-    channels: Vec<String>,
+    capture: (endpoint::CaptureEnd, OpenCapture),
+    playback: (endpoint::PlaybackEnd, OpenPlayback),
 }
 
 /// Runs the gateway until `stop` resolves.
@@ -220,11 +226,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         Some(plan) => Some(open_recorder(plan, &mut sfu, &audit, &events)?).unzip(),
         None => (None, None),
     };
-    let voices = voices(&config, &mut sfu);
+    let (bell, bell_listener) = Bell::new().context("the system has no file descriptor left; raise LimitNOFILE")?;
+    let (voices, spoken) = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
     let settings = config.settings(&sources);
-    let (media, media_thread) = MediaThread::new(sfu, media_socket, events.clone())?;
+    let (media, media_thread) = MediaThread::new(sfu, media_socket, spoken, events.clone())?;
 
     let (board, board_part) = open_board(&config, &events)?;
     let (outputs, hold) = Outputs::new(board.lines);
@@ -288,7 +295,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut threads = vec![spawn("media", move || media_thread.run())?];
     let mut parts = vec![board_part.clone(), "people".into(), "tls".into(), "audit".into()];
     parts.extend(recorder.is_some().then(|| "recorder".to_owned()));
-    for Voice { endpoint, orders, plan, capture, playback, .. } in voices {
+    for Voice { endpoint, plan, capture, playback } in voices {
         parts.extend([endpoint::capture_part(&plan), endpoint::playback_part(&plan)]);
         let beats = [("in", &endpoint.capture_beat), ("out", &endpoint.playback_beat)];
         watched.extend(beats.map(|(way, beat)| Watched {
@@ -296,11 +303,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
             pulse: Pulse::of_itself(beat.clone()),
             patience: watchdog::SOUND,
         }));
-        let (e, p, m, q) = (endpoint.clone(), plan.clone(), media.clone(), events.clone());
-        threads.push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, &m, &q, capture))?);
-        let q = events.clone();
+        let (e, p, q) = (endpoint.clone(), plan.clone(), events.clone());
+        let (end, open) = capture;
+        let (capture_bell, media) = (bell.clone(), media.clone());
+        let wakes = (capture_bell, move || media.wake());
+        threads
+            .push(spawn(&format!("{} in", plan.name), move || endpoint::capture_thread(&e, &p, end, wakes, &q, open))?);
+        let (q, playback_bell) = (events.clone(), bell.clone());
+        let (end, open) = playback;
         threads.push(spawn(&format!("{} out", plan.name), move || {
-            endpoint::playback_thread(&endpoint, &plan, &orders, &q, playback)
+            endpoint::playback_thread(&endpoint, &plan, end, &playback_bell, &q, open)
         })?);
     }
 
@@ -342,7 +354,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let wake = events.clone();
     let pulse = Pulse::new(beat.clone(), move || drop(wake.try_send(Event::Tick)));
     watched.push(Watched { name: "control".into(), pulse, patience: watchdog::TALK });
-    let queues = Queues { events: event_receiver, sockets: socket_receiver, stop: stopped, beat };
+    let queues = Queues { events: event_receiver, bell: bell_listener, sockets: socket_receiver, stop: stopped, beat };
     let control_thread = spawn("control", move || control_loop::run(executor_parts, queues, parts, ready))?;
     let alive = Arc::new(Notify::new());
     let feed = alive.clone();
@@ -452,7 +464,15 @@ fn at_once(stream: &tokio::net::TcpStream) {
 /// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
 fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
     let (board, wake) = (config.board()?, events.clone());
-    let opened = gpio::open(&board, &config.lines(), Arc::new(move || drop(wake.try_send(Event::Lines))));
+    let wake: gpio::Wake = Arc::new(move || drop(wake.try_send(Event::Lines)));
+    let mut opened = gpio::open(&board, &config.lines(), wake.clone());
+    let fobs = config.radios.iter().filter_map(Radio::fob).map(|plan| Fob::open(plan, wake.clone()));
+    let fobs = fobs.collect::<Result<_, _>>().context("the thread of a fob cannot be started")?;
+    let serial = config.radios.iter().filter_map(Radio::serial_ptt).collect();
+    let limits = config.radios.iter().filter_map(Radio::transmit_limit).collect();
+    let watch = TransmitWatch::new(limits, Duration::from_secs(config.event.emergency_max_s));
+    opened.lines =
+        Box::new(Rig::new(opened.lines, fobs, serial, watch).context("the transmit watchdog cannot be started")?);
     let part = format!("board '{}'", board.name);
     events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
     Ok((opened, part))
@@ -513,73 +533,58 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(part, path)
 }
 
-/// Gives every desk and port its source, its threads' parts and its place as a listener.
-fn voices(config: &Config, sfu: &mut Sfu) -> Vec<Voice> {
-    let mut voices = Vec::new();
-    let mut add = |plan, levels, user: &str, channels, capture, playback| {
+/// Gives every desk and port its source, its threads' parts and its place as a listener; and the media thread what they
+/// say.
+fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consumer<VoiceFrame>)>) {
+    let (mut voices, mut spoken) = (Vec::new(), Vec::new());
+    let mut add = |plan, levels, user: &str, channels: Vec<String>, capture, playback| {
         let session = SessionId(voices.len() as u64 + 1);
-        let source = sfu.add_local_source(session, &user.into());
-        let (endpoint, orders) = Endpoint::new(session, source, levels);
-        voices.push(Voice {
-            endpoint,
-            orders,
-            plan: Arc::new(plan),
-            capture,
-            playback,
-            user: user.to_owned(),
-            channels,
-        });
+        let user = user.into();
+        let source = sfu.add_local_source(session, &user);
+        let channels: Vec<ChannelId> = channels.into_iter().map(ChannelId::from).collect();
+        let (endpoint, capture_end, playback_end, media_end) = Endpoint::new(session, source, levels, &channels);
+        spoken.push((source, media_end.frames));
+        for (rank, (channel, mut sink)) in media_end.sinks.into_iter().enumerate() {
+            let sink = Box::new(move |frame: LocalFrame<'_>| sink.play(&frame));
+            sfu.add_local_listener(session, &user, &channel, rank as u64, sink);
+        }
+        let (capture, playback) = ((capture_end, capture), (playback_end, playback));
+        voices.push(Voice { endpoint, plan: Arc::new(plan), capture, playback });
     };
     for desk in &config.desks {
-        let plan = EndpointPlan {
-            name: desk.name.clone(),
-            is_port: false,
-            vox_threshold_dbfs: None,
-            look_back: Duration::ZERO,
-            lead_in: Duration::ZERO,
-        };
         let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
         let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
+        let plan = EndpointPlan::plain(&desk.name, false);
         add(plan, levels, &desk.user, channels, capture, open_playback(desk.playback_pcm.clone()));
     }
     for radio in &config.radios {
-        let plan = EndpointPlan {
-            name: radio.name.clone(),
-            is_port: true,
-            vox_threshold_dbfs: radio.carrier_line.is_none().then_some(radio.vox_threshold_dbfs),
-            look_back: Duration::from_millis(radio.look_back_ms),
-            lead_in: Duration::from_millis(radio.lead_in_ms),
-        };
         let levels = (format!("radio.{}.receive", radio.id), format!("radio.{}.transmit", radio.id));
-        let capture = open_capture(radio.capture_pcm.clone(), 392.0);
-        let channels = vec![radio.channel.clone()];
-        add(plan, levels, &radio.user, channels, capture, open_playback(radio.playback_pcm.clone()));
+        let capture = open_capture(radio.capture_pcm.clone().or(radio.card.clone()), 392.0);
+        let playback = open_playback(radio.playback_pcm.clone().or(radio.card.clone()));
+        add(radio.plan(), levels, &radio.user, vec![radio.channel.clone()], capture, playback);
     }
-    for voice in &voices {
-        for (rank, channel) in voice.channels.iter().enumerate() {
-            let endpoint = voice.endpoint.clone();
-            let sink = media::local_sink(move |packet| endpoint.play(packet));
-            let channel = ChannelId::from(channel.as_str());
-            sfu.add_local_listener(voice.endpoint.session, &voice.user.as_str().into(), &channel, rank as u64, sink);
-        }
-    }
-    voices
+    (voices, spoken)
 }
 
-/// An ALSA PCM, or a paced simulated microphone that hears a tone.
+/// A card by its name, an ALSA PCM, or a paced simulated microphone that hears a tone.
 fn open_capture(pcm: Option<String>, tone_hz: f32) -> OpenCapture {
     Box::new(move || match &pcm {
-        Some(name) => audio::open_capture(name),
+        Some(name) => audio::open_capture(&pcm_of(name)),
         None => Ok(Box::new(SimCapture::new(Sound::Tone { hz: tone_hz, level_dbfs: -12.0 }))),
     })
 }
 
 fn open_playback(pcm: Option<String>) -> OpenPlayback {
     Box::new(move || match &pcm {
-        Some(name) => audio::open_playback(name),
+        Some(name) => audio::open_playback(&pcm_of(name)),
         None => Ok(Box::new(SimPlayback::new())),
     })
+}
+
+/// The PCM of a card, looked for anew each time: it may have come back under another number.
+fn pcm_of(name: &str) -> String {
+    cards::find(name).map_or_else(|| name.to_owned(), |card| card.pcm())
 }
 
 /// What the front panel shows that does not change, with links that let people in.

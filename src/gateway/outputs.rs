@@ -144,6 +144,10 @@ impl Lines for Outputs {
         self.hold.safety.clone()
     }
 
+    fn emergency(&mut self, runs: bool) {
+        self.lines.emergency(runs);
+    }
+
     fn fault(&self) -> Option<String> {
         self.lines.fault()
     }

@@ -5,6 +5,11 @@
 
 pub mod audio;
 pub mod board;
+pub mod cards;
+pub mod fob;
 pub mod gpio;
 pub mod header;
 pub mod interface;
+pub mod rig;
+pub mod serial;
+pub mod transmit_watch;

@@ -6,7 +6,7 @@
 mod reply;
 mod request;
 
-pub use reply::{error, media_reply, pong, push, readiness, receipts, reply, states};
+pub use reply::{error, media_reply, pong, ports, push, readiness, receipts, reply, states};
 pub use request::{Envelope, MediaOp, Request, parse};
 
 use crate::base::{ChannelId, Mono};

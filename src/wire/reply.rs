@@ -2,7 +2,7 @@
 
 use super::{WallClock, channel_producer_id};
 use crate::base::{ChannelId, Role};
-use crate::control::{Answer, ChannelState, Push, RadioState, Reach, Readiness, Receipt, Refusal};
+use crate::control::{Answer, ChannelState, PortState, Push, RadioState, Reach, Readiness, Receipt, Refusal};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -74,6 +74,21 @@ pub fn readiness(readiness: &Readiness) -> Value {
         "desks": readiness.desks,
         "channels": readiness.channels.iter().map(channel).collect::<Vec<_>>(),
     })
+}
+
+/// What every radio port is doing.
+#[must_use]
+pub fn ports(all: &[PortState]) -> Vec<Value> {
+    let one = |port: &PortState| {
+        json!({
+            "userId": port.user.as_str(),
+            "name": port.name,
+            "channelId": port.channel.as_str(),
+            "receiver": port.receiver.as_str(),
+            "transmitter": port.transmitter.as_str(),
+        })
+    };
+    all.iter().map(one).collect()
 }
 
 fn radios(all: &[(String, RadioState)]) -> Vec<Value> {

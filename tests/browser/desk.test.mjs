@@ -12,6 +12,8 @@ const MEDICAL_HZ = 800;
 const ARMING_HZ = 880;
 /** How much the desk's loudspeaker is turned down while its microphone is open. */
 const DIM_DB = -20;
+/** How much other channels are turned down under the one that the desk talked on last. */
+const DUCK_DB = -12;
 
 let sounds;
 let gateway;
@@ -109,26 +111,33 @@ test('who talks on a channel of the desk is heard from its loudspeaker, and the 
   assert.ok(end > -100 && end < 300, `sounded until ${end} ms after the release`);
 });
 
-test('the loudspeaker mixes its channels, and is turned down while the microphone is open', async (t) => {
-  let from = now();
+/** How loud a tone is for the next half second, in dB of what it was. */
+async function comparedTo(before, hz) {
+  // What was loud before is still in the devices' buffers.
+  const from = now() + 300;
+  await loudspeaker.reaches(from + 500);
+  const span = loudspeaker.sound.between(from, from + 500).toneSpan(hz, 0.001);
+  assert.ok(span, `nothing is heard of ${hz} Hz`);
+  return decibel(span.level / before.level);
+}
+
+test('the loudspeaker mixes its channels, ducks others under the one it talked on last, and is turned down while the microphone is open', async (t) => {
+  const from = now();
   await onMedical.press('medical');
   await onMedical.granted('medical');
-  await onOps.press('ops');
-  await onOps.granted('ops');
   const medical = await sounding(MEDICAL_HZ, from);
+  await onOps.press('ops'); // where the desk talked in an earlier test
+  await onOps.granted('ops');
   await sounding(OPS_HZ, from);
+  const ducked = await comparedTo(medical, MEDICAL_HZ);
+  t.diagnostic(`ducked by ${ducked.toFixed(1)} dB`);
+  assert.ok(Math.abs(ducked - DUCK_DB) < 2, `ducked by ${ducked} dB`);
   await onOps.release();
   await onOps.idle('ops');
 
-  from = now();
   await gateway.move('desk.ptt.ops', true);
   await onOps.until('the desk to talk', (state) => state.channels.ops.speaker === 'Desk 1');
-  // What was loud before it is still in the devices' buffers.
-  const open = now() + 300;
-  await loudspeaker.reaches(open + 500);
-  const dimmed = loudspeaker.sound.between(open, open + 500).toneSpan(MEDICAL_HZ, 0.001);
-  assert.ok(dimmed, 'nothing is heard while the microphone is open');
-  const by = decibel(dimmed.level / medical.level);
+  const by = await comparedTo(medical, MEDICAL_HZ);
   t.diagnostic(`turned down by ${by.toFixed(1)} dB`);
   assert.ok(Math.abs(by - DIM_DB) < 2, `turned down by ${by} dB`);
   await gateway.move('desk.ptt.ops', false);
@@ -164,9 +173,9 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   let from = now();
   await onMedical.press('medical');
   await onMedical.granted('medical');
+  await sounding(MEDICAL_HZ, from);
   await onOps.press('ops');
   await onOps.granted('ops');
-  await sounding(MEDICAL_HZ, from);
   await sounding(OPS_HZ, from);
   const dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, 600);
   from = now();
@@ -179,10 +188,11 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   await onMedical.release();
   await onMedical.idle('medical');
 
-  // Steps of 20 ms in which the tone of medical is missing.
+  // Steps of 20 ms in which the tone of medical is missing; it is ducked under ops.
+  const audible = 0.1 * 10 ** (DUCK_DB / 20);
   let silentMs = 0;
   for (let at = from; at < decidedAt(mark) + 500; at += 20) {
-    if (!sound.between(at, at + 25).toneSpan(MEDICAL_HZ, 0.1)) silentMs += 20;
+    if (!sound.between(at, at + 25).toneSpan(MEDICAL_HZ, audible)) silentMs += 20;
   }
   t.diagnostic(`medical was silent for ${silentMs} ms`);
   assert.ok(silentMs <= 20, `medical was silent for ${silentMs} ms because ops was cut`);

@@ -16,10 +16,12 @@ const RADIO_HZ = 1200;
 const LEAD_IN_MS = 200;
 const HANG_MS = 100;
 /**
- * How alike the envelopes of what was said and of what was heard must be on average, by correlation. It is not 1, because
- * at the start of a transmission 200 ms of look-back are sent at once, and the browser plays faster until it has caught up.
+ * How alike the envelopes of what was said and of what was heard must be on average, by correlation, once the browser has
+ * caught up: at the start of a transmission 200 ms of look-back are sent at once, and it plays faster for a while.
  */
 const ALIKE = 0.8;
+/** The same while it still catches up, which bends the first word. */
+const ALIKE_AT_FIRST = 0.7;
 /** A word is looked for so long after it was on air. */
 const LATEST_MS = 500;
 
@@ -63,7 +65,7 @@ const decidedAt = ({ mono_ns }) => mono_ns / 1e6;
 const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** Fails unless each word was heard, a moment after it was said. */
-function assertHeard(t, words, onAir, heard) {
+function assertHeard(t, words, onAir, heard, least = ALIKE) {
   let { at } = likeness(joined(words), onAir);
   const found = words.map((word) => {
     const said = at;
@@ -76,8 +78,8 @@ function assertHeard(t, words, onAir, heard) {
   t.diagnostic(`words are alike by ${list('alike', 2)} (backwards by ${list('backwards', 2)}), heard ${list('delay', 0)} ms after they were on air`);
   const alike = average(found.map(({ alike }) => alike));
   const backwards = average(found.map(({ backwards }) => backwards));
-  assert.ok(alike > ALIKE, `what was heard is like what was said by ${alike.toFixed(2)} only`);
-  assert.ok(backwards < ALIKE - 0.1, `the measure is worth nothing: speech played backwards is alike by ${backwards.toFixed(2)}`);
+  assert.ok(alike > least, `what was heard is like what was said by ${alike.toFixed(2)} only`);
+  assert.ok(backwards < least - 0.1, `the measure is worth nothing: speech played backwards is alike by ${backwards.toFixed(2)}`);
 }
 
 test('the sound devices of the radio are open', () => {
@@ -92,6 +94,8 @@ test('what people say over the radio is heard in a browser', async (t) => {
   await listener.shows('.speaker', /VHF 1.*General/, 'security');
   const { speakerRole } = await listener.channel('security');
   assert.equal(speakerRole, 'GENERAL');
+  // By then the browser has caught up with the look-back.
+  await reached(now() + 5000);
 
   const onAir = await sounds.record('radio_rx');
   const from = now();
@@ -275,7 +279,7 @@ test('a radio without a carrier line talks while there is a voice, and for the h
     await vox.audited("action = 'radio.carrier_open' AND actor = 'radio-vhf'");
 
     const sent = (await onAir.reaches(now())).between(from);
-    assertHeard(t, said, sent, (await voxEar.reaches(now() + 300)).between(from));
+    assertHeard(t, said, sent, (await voxEar.reaches(now() + 300)).between(from), ALIKE_AT_FIRST);
     const loud = sent.envelope();
     const threshold = 10 ** (-35 / 20);
     const firstLoud = sent.startMs + loud.findIndex((level) => level >= threshold) * STEP_MS;

@@ -31,6 +31,12 @@ pub const INPUTS: [&str; 6] =
 pub const ATTACK: Duration = Duration::from_millis(20);
 /// See [`ATTACK`].
 pub const RELEASE: Duration = Duration::from_millis(60);
+/// A carrier that is over before this counts for nothing.
+pub const FLAP: Duration = Duration::from_millis(50);
+/// The longest transmission.
+pub const TRANSMIT_TIMEOUT: Duration = Duration::from_secs(11);
+/// How often a station identifies itself.
+pub const IDENT_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest carrier.
 pub const CARRIER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Key-up to first audio.
@@ -133,7 +139,12 @@ fn port(session: SessionId, user: &str, channel: &str, carrier: Option<&str>) ->
         lead_in: LEAD_IN,
         ptt_hang: PTT_HANG,
         inhibit: INHIBIT,
+        flap: FLAP,
+        linger: Duration::ZERO,
         carrier_timeout: CARRIER_TIMEOUT,
+        transmit_timeout: TRANSMIT_TIMEOUT,
+        courtesy_tone: !simplex,
+        ident_interval: simplex.then_some(IDENT_INTERVAL),
         radio_first: simplex,
         radio_first_in_emergency: !simplex,
     }

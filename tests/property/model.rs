@@ -78,6 +78,8 @@ struct Radio {
     raw: bool,
     raw_since: Mono,
     open: bool,
+    /// The edge that opened it.
+    began: Mono,
     dead: bool,
     /// When a carrier that counted is stuck.
     limit: Option<Mono>,
@@ -123,6 +125,7 @@ impl Model {
             raw: false,
             raw_since: Mono::default(),
             open: false,
+            began: Mono::default(),
             dead: false,
             limit: None,
             keyed: false,
@@ -574,21 +577,27 @@ impl Model {
         (radio.raw != radio.open).then(|| radio.raw_since + needed)
     }
 
+    /// When an open carrier asks: no flap, nothing of the radio's own transmission, and let go since it was dead.
+    fn asks_at(radio: &Radio) -> Option<Mono> {
+        let may = radio.open && radio.raw && radio.limit.is_none() && !radio.dead && !(radio.keyed && radio.simplex);
+        may.then(|| radio.quiet_until.max(radio.began + FLAP))
+    }
+
     fn let_carrier_count(&mut self, place: usize, until: Mono) {
         let radio = &mut self.radios[place];
-        if Self::due(radio).is_none_or(|due| due > until) {
-            return;
-        }
-        radio.open = radio.raw;
         let (session, channel, now) = (radio.session, radio.channel.clone(), self.now);
-        if !radio.open {
-            radio.dead = false;
-            if radio.limit.take().is_some() {
-                self.give_back(session, &channel, None);
+        if Self::due(radio).is_some_and(|due| due <= until) {
+            radio.open = radio.raw;
+            radio.began = radio.raw_since;
+            if !radio.open {
+                radio.dead = false;
+                if radio.limit.take().is_some() {
+                    self.give_back(session, &channel, None);
+                }
+                return;
             }
-        } else if radio.dead || now < radio.quiet_until || radio.keyed && radio.simplex {
-            radio.dead = true; // its own transmission, or not yet let go
-        } else {
+        }
+        if Self::asks_at(radio).is_some_and(|at| at <= until) {
             radio.limit = Some(now + CARRIER_TIMEOUT);
             let granted = matches!(self.request(session, &channel, false), Verdict::Floor(_));
             self.radios[place].dead = !granted;
@@ -625,7 +634,8 @@ impl Model {
             Button::Up | Button::Dead => None,
         });
         let buttons = buttons.chain(self.ptt.values().filter_map(|(_, _, down, _)| Some((*down)? + STUCK)));
-        let radios = self.radios.iter().flat_map(|r| [Self::due(r), r.limit.filter(|_| !r.dead)]).flatten();
+        let radios =
+            self.radios.iter().flat_map(|r| [Self::due(r), Self::asks_at(r), r.limit.filter(|_| !r.dead)]).flatten();
         let broadcast = self.emergency.iter().flat_map(|e| {
             [Some(e.since + EMERGENCY_MAX), self.silence_of(e.session, e.last_packet)].into_iter().flatten()
         });

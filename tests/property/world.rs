@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long the transmitter may stay keyed after its burst: the core's limit for what still sounds, and the hang.
-const UNKEYED_AFTER: Duration = PTT_HANG.saturating_add(Duration::from_secs(3));
+const UNKEYED_AFTER: Duration = PTT_HANG.saturating_add(Duration::from_secs(3 + 30));
 /// A gate of an emergency that did not open is tried again within this (E4).
 const RETRIED_AFTER: Duration = Duration::from_secs(1);
 
@@ -20,7 +20,16 @@ const RETRIED_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Transmitter {
     keyed: bool,
+    keyed_since: Mono,
     playing: Option<BurstId>,
+    /// Its playback may sound what comes, from `from` on.
+    open: bool,
+    /// When the newest burst may sound.
+    from: Mono,
+    /// Which burst it was unkeyed in, for time.
+    timed_out: Option<BurstId>,
+    /// Unkeyed for a moment before the burst, so that its time starts anew.
+    rests_until: Option<Mono>,
     /// Since when nobody else has had the channel.
     idle_since: Option<Mono>,
 }
@@ -33,7 +42,6 @@ struct Seen {
     told_interrupted: BTreeSet<(ChannelId, BurstId)>,
     left: BTreeSet<(SessionId, ChannelId)>,
     keyed_up: BTreeSet<SessionId>,
-    played: BTreeMap<SessionId, Mono>,
 }
 
 pub struct World {
@@ -563,12 +571,30 @@ impl World {
             }
             Effect::Play { session, burst, from } => {
                 let transmitter = self.transmitters.get_mut(&session).expect("a radio");
-                (transmitter.playing, transmitter.idle_since) = (Some(burst), None);
-                seen.played.insert(session, from);
+                (transmitter.playing, transmitter.from, transmitter.idle_since) = (Some(burst), from, None);
+                transmitter.open = true;
+                if !transmitter.keyed {
+                    let half_used = self.now.since(transmitter.keyed_since) >= TRANSMIT_TIMEOUT / 2;
+                    assert!(half_used || transmitter.rests_until.is_some(), "it rests without a need");
+                    transmitter.rests_until = Some(from - LEAD_IN);
+                }
             }
             Effect::EndPlay { session, burst } => {
                 let playing = self.transmitters.get_mut(&session).expect("a radio").playing.take();
                 assert_eq!(playing, Some(burst), "what ends has played");
+            }
+            Effect::StopPlay { session, .. } => {
+                let transmitter = self.transmitters.get_mut(&session).expect("a radio");
+                assert!(!transmitter.keyed, "what is keyed plays on");
+                (transmitter.playing, transmitter.rests_until, transmitter.open) = (None, None, false);
+            }
+            Effect::Sign { session, courtesy, ident } => {
+                let transmitter = &self.transmitters[&session];
+                assert!(
+                    transmitter.keyed && transmitter.playing.is_none(),
+                    "a signature is for the end of a transmission"
+                );
+                assert!(ident || (courtesy && session == DUPLEX), "a signature of nothing");
             }
             Effect::Tone { session, sounds } => {
                 let before = self.tones.insert(session, sounds).unwrap_or(false);
@@ -623,7 +649,11 @@ impl World {
         transmitter.keyed = active;
         self.model.keyed(session, active);
         if active {
+            transmitter.keyed_since = self.now;
+            (transmitter.timed_out, transmitter.rests_until) = (None, None);
             seen.keyed_up.insert(session);
+        } else if self.now.since(transmitter.keyed_since) >= TRANSMIT_TIMEOUT {
+            transmitter.timed_out = transmitter.playing;
         }
     }
 
@@ -710,25 +740,34 @@ impl World {
                 .as_ref()
                 .filter(|hold| hold.user != local.user && !self.model.sockets[&local.session].disabled);
             let simplex = local.session == SIMPLEX;
+            let plays = transmitter.open && transmitter.rests_until.is_none();
+            assert!(transmitter.keyed || !plays, "sound goes to {} though it is not keyed", local.user);
             match hold {
                 Some(hold) if transmitter.keyed => {
                     assert_eq!(transmitter.playing, hold.burst, "what is keyed for is played");
                     transmitter.idle_since = None;
                 }
-                Some(_) => {
+                Some(hold) => {
                     let radio_first = simplex != self.model.emergency.is_some();
                     let receives = self.model.carrier_is_open(local.session);
-                    assert!(radio_first && receives, "E9: {} is not keyed, though nothing blocks it", local.user);
+                    let spent = transmitter.timed_out.is_some() && transmitter.timed_out == hold.burst;
+                    let excused = spent || transmitter.rests_until.is_some();
+                    assert!(
+                        excused || radio_first && receives,
+                        "E9: {} is not keyed, though nothing blocks it",
+                        local.user
+                    );
                     transmitter.idle_since = None;
                 }
                 None => {
-                    assert_eq!(transmitter.playing, None, "a burst that is over ends on {}", local.user);
+                    let rests = transmitter.rests_until.is_some();
+                    assert!(rests || transmitter.playing.is_none(), "a burst that is over ends on {}", local.user);
                     transmitter.idle_since.get_or_insert(self.now);
                 }
             }
             if seen.keyed_up.contains(&local.session) {
                 // Also rules out that it is keyed for nobody.
-                assert_eq!(seen.played.get(&local.session), Some(&(self.now + LEAD_IN)), "key-up leads in");
+                assert_eq!(transmitter.from, self.now + LEAD_IN, "key-up leads in");
             }
         }
     }
@@ -740,9 +779,16 @@ impl World {
         for ((channel, burst), since) in &self.refused {
             assert!(self.now < *since + RETRIED_AFTER, "E4: the gate of {channel} is tried again for {burst}");
         }
+        for (session, transmitter) in &self.transmitters {
+            let rested = transmitter.rests_until.is_some_and(|until| self.now >= until);
+            assert!(!rested, "the transmitter of {session} rests too long");
+        }
         for (session, transmitter) in self.transmitters.iter().filter(|(_, t)| t.keyed) {
             let late = transmitter.idle_since.is_some_and(|since| self.now > since + UNKEYED_AFTER);
             assert!(!late, "the transmitter of {session} stays keyed for nobody");
+            let over = self.now >= transmitter.keyed_since + TRANSMIT_TIMEOUT;
+            let limited = self.model.emergency.is_none() && transmitter.playing.is_some();
+            assert!(!(over && limited), "E9: only an emergency keeps {session} keyed beyond its time");
         }
     }
 

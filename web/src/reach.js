@@ -1,7 +1,7 @@
 // What an emergency broadcast would reach, and what a running one does reach: a line and a list, for both pages.
 import { el } from './dom.js';
 
-const RADIO = { ready: 'not keyed', keyed: 'keyed', blocked: 'receiving; keyed when its carrier ends', broken: 'cannot transmit' };
+const RADIO = { ready: 'not keyed', keyed: 'keyed', blocked: 'receiving; keyed when its carrier ends', preempted: 'keyed, but its own user still transmits and does not hear', broken: 'cannot transmit' };
 
 /** Shows `{ summary, lines: [{ ok, text }] }`, or nothing. */
 export function showReach(section, reach) {
@@ -19,8 +19,8 @@ export function readinessView({ summary, desks, channels }, nameOf) {
   for (const { channelId, obstacles, radios } of channels) {
     const name = nameOf(channelId);
     for (const obstacle of obstacles) lines.push({ ok: false, text: `${name}: ${obstacle}` });
-    for (const radio of radios.filter(({ state }) => state === 'blocked')) {
-      lines.push({ ok: false, text: `${name}: ${radio.name} is ${RADIO.blocked}` });
+    for (const radio of radios.filter(({ state }) => state === 'blocked' || state === 'preempted')) {
+      lines.push({ ok: false, text: `${name}: ${radio.name} is ${RADIO[radio.state]}` });
     }
   }
   return { summary, lines };

@@ -8,6 +8,7 @@ use crate::gateway::config::Config;
 use crate::gateway::tryout::LineSeen;
 use crate::hardware::audio::{self, FRAME};
 use crate::hardware::board::{Backend, Board, Line};
+use crate::hardware::cards;
 use crate::hardware::gpio::cdev::{self, Survey};
 use crate::hardware::gpio::{self, Direction, LineSpec};
 use crate::media::voice::level::Meter;
@@ -77,7 +78,7 @@ pub(super) fn lines(config: &Config, board: &Board, survey: &Survey, held: Optio
             LineFacts {
                 used_for,
                 input: spec.direction == Direction::Input,
-                keys_transmitter: config.radios.iter().any(|r| r.ptt_line.as_deref() == Some(spec.name.as_str())),
+                keys_transmitter: config.radios.iter().any(|radio| radio.ptt_name().as_ref() == Some(&spec.name)),
                 may_be_active: restless.contains(spec.name.as_str()),
                 place: board.lines.iter().find(|line| line.name == spec.name).map(place).unwrap_or_default(),
                 level,
@@ -119,8 +120,20 @@ pub(super) fn sound(config: &Config, held: Option<&Held>) -> Vec<Sound> {
     }
     for radio in &config.radios {
         let meter = |way: &str| format!("radio.{}.{way}", radio.id);
-        ways.push(Way::new(&radio.name, "receive", meter("receive"), radio.capture_pcm.clone(), true));
-        ways.push(Way::new(&radio.name, "transmit", meter("transmit"), radio.playback_pcm.clone(), false));
+        ways.push(Way::new(
+            &radio.name,
+            "receive",
+            meter("receive"),
+            radio.capture_pcm.clone().or(radio.card.clone()),
+            true,
+        ));
+        ways.push(Way::new(
+            &radio.name,
+            "transmit",
+            meter("transmit"),
+            radio.playback_pcm.clone().or(radio.card.clone()),
+            false,
+        ));
     }
     ways.into_iter()
         .map(|way| match held {
@@ -157,8 +170,7 @@ impl Way {
     fn opened(self) -> Sound {
         let tried = match &self.device {
             None => Ok(None),
-            Some(device) if self.hears => measure(device).map(Some),
-            Some(device) => audio::open_playback(device).map(|_| None).map_err(|e| e.to_string()),
+            Some(device) => pcm(device).and_then(|pcm| if self.hears { measure(&pcm).map(Some) } else { sounds(&pcm) }),
         };
         let (fault, level) = match tried {
             Ok(level) => (None, level),
@@ -166,6 +178,21 @@ impl Way {
         };
         Sound { name: self.name, device: self.device, fault, level }
     }
+}
+
+/// The PCM of a card that is named by what stays, or the PCM that is named.
+fn pcm(device: &str) -> Result<String, String> {
+    match cards::find(device) {
+        Some(card) => Ok(card.pcm()),
+        None if cards::is_card_name(device) => {
+            Err(format!("the card '{device}' is not plugged in; plug it in, or name one of `crosspatch audio list`"))
+        }
+        None => Ok(device.to_owned()),
+    }
+}
+
+fn sounds(device: &str) -> Result<Option<Level>, String> {
+    audio::open_playback(device).map(|_| None).map_err(|e| e.to_string())
 }
 
 fn measure(device: &str) -> Result<Level, String> {

@@ -8,11 +8,13 @@
 //! time, and never waits for ever.
 
 mod alsa;
+mod priority;
 pub mod sim;
 
 use std::time::Duration;
 
 pub use self::alsa::{open_capture, open_playback};
+pub use self::priority::real_time;
 
 /// Samples a second.
 pub const RATE: u32 = 48_000;

@@ -134,6 +134,11 @@ pub trait Lines: Send {
     /// The same for another thread.
     fn safety(&self) -> Safety;
 
+    /// An emergency broadcast began or ended: transmitters may be keyed for as long as it lasts (E9).
+    fn emergency(&mut self, runs: bool) {
+        let _ = runs;
+    }
+
     /// What keeps some of the lines from working now, in a sentence; `None` if all of them work.
     fn fault(&self) -> Option<String>;
 

@@ -7,6 +7,9 @@ use opus::{Application, Bitrate, Channels, packet};
 /// Room that any packet of ours fits in.
 pub const MAX_PACKET_BYTES: usize = 400;
 
+/// Room for a packet of anybody: one Opus frame of the largest kind.
+pub const MAX_PAYLOAD_BYTES: usize = 1276;
+
 const BITRATE_BPS: i32 = 20_000;
 /// Opus spends bits on FEC only if it is told to expect loss.
 const EXPECTED_LOSS_PERCENT: i32 = 10;

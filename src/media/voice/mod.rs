@@ -5,11 +5,15 @@
 //! pulls a frame every 20 ms sets the pace.
 //!
 //! **Invariant:** a buffer is bounded. It drops, it never drifts.
+//!
+//! **Invariant:** nothing here allocates, locks or logs once it is made: it runs on audio threads.
 
 pub mod codec;
 pub mod level;
 pub mod mix;
 pub mod playout;
+mod store;
+mod stretch;
 
 /// Samples a second.
 pub const RATE: u32 = 48_000;
@@ -43,7 +47,7 @@ pub enum VoiceError {
 }
 
 #[cfg(test)]
-mod signal {
+pub(crate) mod signal {
     use super::{FRAME, Frame, RATE};
 
     /// Frame number `index` of a sine.

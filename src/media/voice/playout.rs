@@ -2,21 +2,32 @@
 //!
 //! A burst starts once a few frames are held (prefill), or once as much time has passed. A missing
 //! packet is made up from the one after it (FEC) or from what was heard (PLC). When nothing is held,
-//! the buffer conceals for a moment, then fills anew. Too much held is dropped: at once above the
-//! bound, and frame by frame if the buffer stays fuller than it needs to.
+//! the buffer conceals for a moment, then fills anew and holds a frame more from then on, until it has been calm for a
+//! while. A buffer that is fuller than it needs to be plays a little faster, and one that is about to run dry a little
+//! slower, at the same pitch: that works off the backlog of look-back and lead-in, and keeps a card whose clock differs
+//! from the network's in bounds. Above its bound it drops at once.
 //!
 //! **Invariant:** sequence numbers within a burst play in order, each at most once; nothing of a
 //! burst plays after it was cut, drained, or followed by the next one.
 
 use super::codec::Decoder;
-use super::{Frame, SILENCE, VoiceError};
+use super::store::{Packet, Store};
+use super::stretch::{Stretch, Tempo};
+use super::{FRAME, Frame, SILENCE, VoiceError};
 use crate::base::BurstId;
-use std::collections::BTreeMap;
 
 /// How many frames in a row are concealed when nothing arrives, before the stream falls silent.
 const CONCEALED_IN_A_ROW: u32 = 3;
-/// How many frames the buffer has to be too full for before one is skipped: one second.
-const PATIENCE_FRAMES: u32 = 50;
+/// How long it looks at how much is held before it plays faster, in frames, and before it plays slower: 0.2 s and 1 s.
+const FASTER_PATIENCE: u32 = 10;
+const SLOWER_PATIENCE: u32 = 50;
+/// A backlog is worked off in this many frames: 4 s.
+const WORKED_OFF_IN: f32 = 200.0;
+/// The least and most that it plays faster by.
+const FASTER: (f32, f32) = (0.03, 0.5);
+/// How many frames more than configured the prefill may grow to, and how long it must be calm to shrink by one: 10 s.
+const PREFILL_GROWTH: usize = 4;
+const CALM_FRAMES: u32 = 500;
 /// How far apart the timestamps of two frames in a row are.
 const TIMESTAMP_STEP: u32 = super::FRAME as u32;
 
@@ -35,7 +46,7 @@ impl Default for Sizes {
     }
 }
 
-/// What happened to the packets of a stream. All but `concealed_frames` count packets.
+/// What happened to the packets of a stream. `lost`, `late` and `dropped` count packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Never came in time, or could not be decoded.
@@ -46,6 +57,10 @@ pub struct Counters {
     pub late: u64,
     /// Thrown away because too much was held.
     pub dropped: u64,
+    /// Samples that were left out to catch up.
+    pub shortened: u64,
+    /// Samples that were repeated to wait.
+    pub stretched: u64,
 }
 
 /// Where a frame comes from.
@@ -72,11 +87,6 @@ pub struct Pulled {
     pub burst: Option<BurstId>,
 }
 
-struct Packet {
-    timestamp: u32,
-    payload: Vec<u8>,
-}
-
 /// A place in a burst.
 #[derive(Clone, Copy)]
 struct Place {
@@ -85,6 +95,11 @@ struct Place {
 }
 
 impl Place {
+    /// True if numbers and times go on alike.
+    fn is_followed_by(self, later: Place) -> bool {
+        later.sequence >= self.sequence && self.plus(later.sequence - self.sequence).timestamp == later.timestamp
+    }
+
     fn plus(self, frames: u64) -> Self {
         let ticks = (frames as u32).wrapping_mul(TIMESTAMP_STEP);
         Place { sequence: self.sequence + frames, timestamp: self.timestamp.wrapping_add(ticks) }
@@ -100,21 +115,56 @@ struct Playing {
     filling: Option<usize>,
     /// How many frames in a row had nothing to play; their packets may still come.
     starved_frames: u32,
+    /// It has run dry since a packet played.
+    ran_dry: bool,
+}
+
+/// The least of something over some frames.
+#[derive(Clone, Copy)]
+struct Least {
+    samples: usize,
+    frames: u32,
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Least { samples: usize::MAX, frames: 0 }
+    }
+}
+
+impl Least {
+    /// The least of so many frames, each time that they are over.
+    fn of(&mut self, samples: usize, frames: u32) -> Option<usize> {
+        self.samples = self.samples.min(samples);
+        self.frames += 1;
+        (self.frames >= frames).then(|| std::mem::take(self).samples)
+    }
 }
 
 /// The jitter buffer.
 pub struct Playout {
     sizes: Sizes,
     decoder: Decoder,
-    held: BTreeMap<(BurstId, u64), Packet>,
+    held: Store,
+    /// Decoded, but not played yet; more than nothing only after time was stretched.
+    stretch: Stretch,
+    /// Of which burst that is.
+    stretched: Option<BurstId>,
+    /// How many frames are held before a burst starts, as the network is.
+    prefill_frames: usize,
+    calm_frames: u32,
+    /// How much faster it plays.
+    faster: f32,
+    /// It is about to run dry: a period is repeated as soon as that is not heard.
+    slower: bool,
     playing: Option<Playing>,
     /// Bursts up to this one end once what is held has played.
     ended: BurstId,
     /// Nothing of bursts up to this one plays any more.
     closed: BurstId,
-    /// The least that was held of late, and for how many frames.
-    least_held: usize,
-    least_held_frames: u32,
+    /// The least that was held of late, and over longer.
+    least_held: Least,
+    least_held_long: Least,
     counters: Counters,
 }
 
@@ -128,12 +178,18 @@ impl Playout {
         Ok(Playout {
             sizes: Sizes { max_frames, ..sizes },
             decoder: Decoder::new()?,
-            held: BTreeMap::new(),
+            held: Store::new(max_frames + 1),
+            stretch: Stretch::new(),
+            stretched: None,
+            prefill_frames: sizes.prefill_frames,
+            calm_frames: 0,
+            faster: 0.0,
+            slower: false,
             playing: None,
             ended: BurstId(0),
             closed: BurstId(0),
-            least_held: usize::MAX,
-            least_held_frames: 0,
+            least_held: Least::default(),
+            least_held_long: Least::default(),
             counters: Counters::default(),
         })
     }
@@ -144,11 +200,10 @@ impl Playout {
             burst < playing.burst
                 || (burst == playing.burst && playing.next.is_some_and(|next| sequence < next.sequence))
         });
-        if burst <= self.closed || passed || self.held.contains_key(&(burst, sequence)) {
+        if burst <= self.closed || passed || !self.held.insert(burst, sequence, timestamp, payload) {
             self.counters.late += 1;
             return;
         }
-        self.held.insert((burst, sequence), Packet { timestamp, payload: payload.to_vec() });
         while self.held.len() > self.sizes.max_frames {
             self.drop_oldest();
         }
@@ -156,6 +211,67 @@ impl Playout {
 
     /// Gives the next 20 ms.
     pub fn pull(&mut self) -> Pulled {
+        let tempo = self.tempo();
+        if tempo == Tempo::Even && self.stretch.is_empty() {
+            let pulled = self.next_frame();
+            self.stretched = pulled.burst;
+            return pulled;
+        }
+        let mut newest = (Origin::Packet, self.stretched);
+        // A frame for now, and those that are there for a look ahead.
+        while self.stretch.len() < FRAME || (self.stretch.len() < Stretch::needs(tempo) && self.held.len() > 0) {
+            let next = self.next_frame();
+            newest = (next.origin, next.burst.or(self.stretched));
+            if next.origin == Origin::Silence {
+                if self.stretch.is_empty() {
+                    return next;
+                }
+                newest.0 = Origin::Packet;
+                break;
+            }
+            self.stretched = next.burst;
+            self.stretch.push(&next.frame);
+        }
+        let (frame, longer) = self.stretch.pull(tempo);
+        if longer > 0 {
+            self.slower = false;
+            self.counters.stretched += longer.unsigned_abs() as u64;
+        } else {
+            self.counters.shortened += longer.unsigned_abs() as u64;
+        }
+        Pulled { frame, origin: newest.0, burst: newest.1 }
+    }
+
+    /// Whether to play faster or slower now, by how much has been held of late.
+    fn tempo(&mut self) -> Tempo {
+        let Some(playing) = self.playing.as_ref().filter(|p| p.next.is_some() && p.filling.is_none()) else {
+            (self.faster, self.slower) = (0.0, false);
+            self.forget_least_held();
+            return Tempo::Even;
+        };
+        let (burst, held) = (playing.burst, self.held_of(playing.burst) * FRAME + self.stretch.len());
+        // One frame of slack: pushes and pulls may fall on either side of each other.
+        let wanted = (self.prefill_frames + 1) * FRAME;
+        if let Some(least) = self.least_held.of(held, FASTER_PATIENCE) {
+            let excess = least.saturating_sub(wanted) as f32 / FRAME as f32;
+            self.faster = match excess > 0.0 {
+                // Once begun, at the pace it began with.
+                true => self.faster.max((excess / WORKED_OFF_IN).clamp(FASTER.0, FASTER.1)),
+                false => 0.0,
+            };
+        }
+        let ends = burst <= self.ended; // nothing more comes, so that little is held is no sign
+        if let Some(least) = self.least_held_long.of(held, SLOWER_PATIENCE) {
+            self.slower = least < 2 * FRAME && self.sizes.prefill_frames > 1;
+        }
+        match () {
+            () if self.faster > 0.0 => Tempo::Faster(self.faster),
+            () if self.slower && !ends => Tempo::OnePeriodMore,
+            () => Tempo::Even,
+        }
+    }
+
+    fn next_frame(&mut self) -> Pulled {
         self.choose_burst();
         let Some(mut playing) = self.playing.take() else {
             return Pulled { frame: SILENCE, origin: Origin::Silence, burst: None };
@@ -164,19 +280,27 @@ impl Playout {
         let burst = Some(playing.burst);
         self.playing = Some(playing);
         self.settle();
+        self.calm_frames += 1;
+        if self.calm_frames >= CALM_FRAMES {
+            self.calm_frames = 0;
+            self.prefill_frames = (self.prefill_frames - 1).max(self.sizes.prefill_frames);
+        }
         Pulled { frame, origin, burst }
     }
 
     /// Drops everything of this burst and of those before it, at once.
     pub fn cut(&mut self, burst: BurstId) {
         self.close(burst);
-        self.held.retain(|&(held, _), _| held > burst);
+        self.held.cut(burst);
+        if self.stretched.is_some_and(|stretched| stretched <= burst) {
+            self.stretch.clear();
+        }
     }
 
     /// Says that no more of this burst will be sent: what is held plays, and then it is drained.
     pub fn end(&mut self, burst: BurstId) {
         self.ended = self.ended.max(burst);
-        if self.held.first_key_value().is_none_or(|(&(held, _), _)| held > burst) {
+        if self.held.first_burst().is_none_or(|held| held > burst) {
             self.close(burst);
         }
     }
@@ -184,7 +308,7 @@ impl Playout {
     /// True if everything has played and nothing more is to come of any burst begun.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.playing.is_none() && self.held.is_empty()
+        self.playing.is_none() && self.held.len() == 0 && self.stretch.is_empty()
     }
 
     /// How many packets are held.
@@ -211,7 +335,7 @@ impl Playout {
     fn settle(&mut self) {
         if let Some(playing) = &self.playing {
             let burst = playing.burst;
-            let followed = self.held.keys().next_back().is_some_and(|&(last, _)| last > burst);
+            let followed = self.held.last_burst().is_some_and(|last| last > burst);
             if self.held_of(burst) == 0 && (followed || burst <= self.ended) {
                 self.close(burst);
             }
@@ -222,11 +346,11 @@ impl Playout {
     fn choose_burst(&mut self) {
         self.settle();
         if self.playing.is_none()
-            && let Some((&(burst, _), _)) = self.held.first_key_value()
+            && let Some(burst) = self.held.first_burst()
         {
             self.decoder.reset();
             self.forget_least_held();
-            self.playing = Some(Playing { burst, next: None, filling: Some(0), starved_frames: 0 });
+            self.playing = Some(Playing { burst, next: None, filling: Some(0), starved_frames: 0, ran_dry: false });
         }
     }
 
@@ -234,10 +358,15 @@ impl Playout {
         let Some(first) = self.first_of(playing.burst) else {
             return self.starve(playing);
         };
+        if std::mem::take(&mut playing.ran_dry) && playing.next.is_some_and(|next| next.is_followed_by(first)) {
+            // It was late and no pause of the sender: the network is rougher than the prefill.
+            self.prefill_frames = (self.prefill_frames + 1).min(self.sizes.prefill_frames + PREFILL_GROWTH);
+            self.calm_frames = 0;
+        }
         if let Some(waited) = playing.filling {
             let complete = playing.burst <= self.ended || self.held.len() > self.held_of(playing.burst);
-            let filled = self.held_of(playing.burst) >= self.sizes.prefill_frames;
-            if !filled && !complete && waited < self.sizes.prefill_frames {
+            let filled = self.held_of(playing.burst) >= self.prefill_frames;
+            if !filled && !complete && waited < self.prefill_frames {
                 playing.filling = Some(waited + 1);
                 playing.starved_frames = playing.starved_frames.saturating_add(1);
                 return (SILENCE, Origin::Silence);
@@ -245,9 +374,8 @@ impl Playout {
             playing.filling = None;
         }
         let due = self.catch_up(playing, first);
-        let due = self.skip_if_too_full(playing.burst, due);
         playing.starved_frames = 0;
-        match self.held.remove(&(playing.burst, due.sequence)) {
+        match self.held.take(playing.burst, due.sequence) {
             Some(packet) => {
                 playing.next = Some(Place { timestamp: packet.timestamp, ..due }.plus(1));
                 self.decode(&packet)
@@ -273,10 +401,9 @@ impl Playout {
     }
 
     fn decode(&mut self, packet: &Packet) -> (Frame, Origin) {
-        match self.decoder.decode(&packet.payload) {
+        match self.decoder.decode(packet.payload()) {
             Ok(frame) => (frame, Origin::Packet),
-            Err(error) => {
-                tracing::debug!("{error}");
+            Err(_) => {
                 self.counters.lost += 1;
                 self.conceal()
             }
@@ -288,8 +415,8 @@ impl Playout {
         self.counters.lost += 1;
         let after = lost.plus(1);
         // After a pause of the sender (DTX) numbers follow but times do not, and the FEC is of older sound.
-        let packet = self.held.get(&(burst, after.sequence)).filter(|packet| packet.timestamp == after.timestamp);
-        match packet.map(|packet| self.decoder.fec(&packet.payload)) {
+        let packet = self.held.get(burst, after.sequence).filter(|packet| packet.timestamp == after.timestamp);
+        match packet.map(|packet| self.decoder.fec(packet.payload())) {
             Some(Ok(frame)) => {
                 self.counters.concealed_frames += 1;
                 (frame, Origin::Fec)
@@ -306,6 +433,7 @@ impl Playout {
     /// Nothing is held: conceals for a moment, then falls silent and fills anew.
     fn starve(&mut self, playing: &mut Playing) -> (Frame, Origin) {
         self.forget_least_held();
+        playing.ran_dry |= playing.next.is_some();
         playing.starved_frames = playing.starved_frames.saturating_add(1);
         if playing.starved_frames <= CONCEALED_IN_A_ROW && playing.next.is_some() && playing.filling.is_none() {
             return self.conceal();
@@ -314,34 +442,12 @@ impl Playout {
         (SILENCE, Origin::Silence)
     }
 
-    /// Skips a frame if the buffer has been fuller than it needs to be for all of a second. The frame
-    /// is decoded all the same, so that the decoder stays in step.
-    fn skip_if_too_full(&mut self, burst: BurstId, due: Place) -> Place {
-        self.least_held = self.least_held.min(self.held_of(burst));
-        self.least_held_frames += 1;
-        if self.least_held_frames < PATIENCE_FRAMES {
-            return due;
-        }
-        // One frame of slack: pushes and pulls may fall on either side of each other.
-        let too_full = self.least_held > self.sizes.prefill_frames + 1;
-        self.forget_least_held();
-        match too_full.then(|| self.held.remove(&(burst, due.sequence))).flatten() {
-            Some(packet) => {
-                self.decode(&packet);
-                self.counters.dropped += 1;
-                Place { timestamp: packet.timestamp, ..due }.plus(1)
-            }
-            None => due,
-        }
-    }
-
     fn forget_least_held(&mut self) {
-        self.least_held = usize::MAX;
-        self.least_held_frames = 0;
+        (self.least_held, self.least_held_long) = (Least::default(), Least::default());
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(((burst, sequence), Packet { timestamp, .. })) = self.held.pop_first() {
+        if let Some((burst, sequence, timestamp)) = self.held.pop_first() {
             self.counters.dropped += 1;
             if let Some(playing) = self.playing.as_mut().filter(|playing| playing.burst == burst)
                 && let Some(next) = playing.next
@@ -352,17 +458,13 @@ impl Playout {
         }
     }
 
-    fn of(burst: BurstId) -> std::ops::RangeInclusive<(BurstId, u64)> {
-        (burst, 0)..=(burst, u64::MAX)
-    }
-
     fn held_of(&self, burst: BurstId) -> usize {
-        self.held.range(Self::of(burst)).count()
+        self.held.count_of(burst)
     }
 
     fn first_of(&self, burst: BurstId) -> Option<Place> {
-        let (&(_, sequence), packet) = self.held.range(Self::of(burst)).next()?;
-        Some(Place { sequence, timestamp: packet.timestamp })
+        let (sequence, timestamp) = self.held.first_of(burst)?;
+        Some(Place { sequence, timestamp })
     }
 }
 
@@ -484,15 +586,29 @@ mod tests {
     }
 
     #[test]
-    fn a_starved_stream_conceals_falls_silent_and_fills_anew() {
+    fn a_starved_stream_conceals_falls_silent_fills_anew_and_holds_more_from_then_on() {
         let mut bench = Bench::new();
         bench.push(B1, [0, 1]);
         assert_eq!(bench.pull(7), [Own, Own, Concealed, Concealed, Concealed, Silence, Silence]);
         bench.push(B1, [2]);
         assert_eq!(bench.pull(1), [Silence]);
         bench.push(B1, [3]);
-        assert_eq!(bench.pull(2), [Own, Own]);
+        assert_eq!(bench.pull(1), [Silence], "one frame more than before");
+        bench.push(B1, [4]);
+        assert_eq!(bench.pull(3), [Own; 3]);
         assert_eq!(bench.playout.counters().lost, 0, "they were late, not lost");
+    }
+
+    #[test]
+    fn a_pause_of_the_sender_is_not_taken_for_a_rough_network() {
+        let mut bench = Bench::new();
+        bench.push(B1, [0, 1]);
+        bench.pull(10);
+        for (sequence, pause) in [(2, 8), (3, 8)] {
+            let payload = bench.packets[sequence].clone();
+            bench.playout.push(B1, sequence as u64, (sequence as u32 + pause) * TIMESTAMP_STEP, &payload);
+        }
+        assert_eq!(bench.pull(2), [Own, Own], "the prefill is what it was");
     }
 
     #[test]
@@ -526,17 +642,66 @@ mod tests {
         assert_eq!(bench.playout.counters().late, 1);
     }
 
-    #[test]
-    fn a_buffer_that_stays_too_full_shrinks_to_its_size() {
+    /// Plays a sender that goes on for `seconds`, after a backlog; says how much is held after each second.
+    fn after_a_backlog(backlog: u64, seconds: u64) -> (Vec<usize>, Bench) {
+        let sizes = Sizes { max_frames: 120, ..Sizes::default() };
         let mut bench = Bench::new();
-        bench.push(B1, 0..9);
-        for sequence in 9..190 {
-            bench.push(B1, [sequence]);
-            assert_eq!(bench.pull(1), [Own]);
+        bench.playout = Playout::new(sizes).unwrap();
+        let packets = bench.packets.clone();
+        let push = |playout: &mut Playout, n: u64| {
+            playout.push(B1, n, n as u32 * TIMESTAMP_STEP, &packets[n as usize % packets.len()]);
+        };
+        (0..backlog).for_each(|n| push(&mut bench.playout, n));
+        let mut held = Vec::new();
+        for n in 0..seconds * 50 {
+            push(&mut bench.playout, backlog + n);
+            assert_ne!(bench.playout.pull().origin, Silence);
+            if n % 50 == 49 {
+                held.push(bench.playout.held_frames());
+            }
         }
-        let counters = bench.playout.counters();
-        assert_eq!(counters, Counters { dropped: 3, ..Counters::default() });
-        assert_eq!(bench.playout.held_frames(), 6);
+        (held, bench)
+    }
+
+    #[test]
+    fn a_backlog_of_look_back_and_lead_in_is_worked_off_within_five_seconds_and_nothing_is_dropped() {
+        for backlog in [10, 20, 50, 100] {
+            let (held, bench) = after_a_backlog(backlog, 6);
+            assert!(held[4] <= 5, "{backlog} frames: {held:?} are held after each second");
+            let counters = bench.playout.counters();
+            assert_eq!((counters.dropped, counters.lost, counters.concealed_frames), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn an_hour_long_burst_stays_in_bounds_though_the_clocks_differ() {
+        // Cards are off by 100 millionths at most; an hour of that is 18 frames. Ten times as much, for six minutes.
+        for parts_per_million in [1000i64, -1000] {
+            let mut bench = Bench::new();
+            let (mut sent, mut most, mut starved) = (0u64, 0, 0);
+            for pull in 0..18_000i64 {
+                while (sent as i64) * 1_000_000 <= pull * (1_000_000 + parts_per_million) + 1_000_000 {
+                    let payload = bench.packets[sent as usize % 200].clone();
+                    bench.playout.push(B1, sent, sent as u32 * TIMESTAMP_STEP, &payload);
+                    sent += 1;
+                }
+                let pulled = bench.playout.pull();
+                starved += u64::from(matches!(pulled.origin, Silence | Concealed));
+                most = most.max(bench.playout.held_frames());
+            }
+            let counters = bench.playout.counters();
+            assert!(most <= 6 && counters.dropped == 0, "{parts_per_million}: {most} frames were held, {counters:?}");
+            assert!(starved <= 4, "{parts_per_million}: it ran dry {starved} times, {counters:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_takes_what_is_decoded_ahead_too() {
+        let (_, mut bench) = after_a_backlog(40, 1);
+        assert!(!bench.playout.is_drained());
+        bench.playout.cut(B1);
+        assert!(bench.playout.is_drained());
+        assert_eq!(bench.playout.pull(), Pulled { frame: SILENCE, origin: Silence, burst: None });
     }
 
     #[test]

@@ -1,0 +1,260 @@
+//! A USB sound fob with a CM108-type chip: its volume-down pin is a carrier signal, its GPIO3 keys a transmitter.
+//!
+//! Spoken to over hidraw. The chip reports its pins when they change, so what it last reported is what holds.
+//!
+//! **Invariant:** a fob that is unplugged keys nothing and receives nothing: its line is gone until it is back.
+
+use super::cards;
+use super::gpio::{LineEvent, Wake};
+use crate::base::LineName;
+use crate::base::clock::mono_now;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+/// HID input report, first byte: volume down.
+const VOLUME_DOWN: u8 = 0b0000_0010;
+/// GPIO3 in the chip's GPIO registers.
+const GPIO3: u8 = 0b0000_0100;
+/// A fob that is not there is looked for again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A fob, as the configuration names it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The card that it is part of, or the path of a hidraw device.
+    pub card: String,
+    /// What its volume-down pin is called, if it is a carrier.
+    pub carrier: Option<LineName>,
+    /// True: the pin is active while the squelch is shut.
+    pub inverted: bool,
+    /// What its GPIO3 is called, if it keys.
+    pub ptt: Option<LineName>,
+}
+
+#[derive(Default)]
+struct State {
+    device: Option<File>,
+    keyed: bool,
+    carrier: bool,
+    sequence: u32,
+    events: Vec<LineEvent>,
+    fault: Option<String>,
+}
+
+/// The fob; clones are the same one.
+#[derive(Clone)]
+pub struct Fob {
+    plan: Arc<Plan>,
+    state: Arc<Mutex<State>>,
+}
+
+/// The output report that sets GPIO3: report number, mode, levels, directions, and a byte for S/PDIF.
+fn output_report(keyed: bool) -> [u8; 5] {
+    [0, 0, if keyed { GPIO3 } else { 0 }, GPIO3, 0]
+}
+
+fn is_carrier(report: &[u8], inverted: bool) -> Option<bool> {
+    report.first().map(|buttons| (buttons & VOLUME_DOWN != 0) != inverted)
+}
+
+impl Fob {
+    /// Looks for the fob, on a thread of its own, for as long as anybody has it.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn open(plan: Plan, wake: Wake) -> std::io::Result<Self> {
+        let fob = Fob { plan: Arc::new(plan), state: Arc::default() };
+        fob.connect();
+        let (plan, state) = (fob.plan.clone(), Arc::downgrade(&fob.state));
+        std::thread::Builder::new().name("fob".into()).spawn(move || read(&plan, &state, &wake))?;
+        Ok(fob)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
+    /// Its carrier's line.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether its carrier is there, by what it last reported.
+    #[must_use]
+    pub fn carrier(&self) -> bool {
+        self.lock().carrier
+    }
+
+    /// What happened so far.
+    pub fn drain(&self) -> Vec<LineEvent> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// What keeps it from working.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.lock().fault.clone()
+    }
+
+    /// Keys or unkeys.
+    ///
+    /// # Errors
+    /// If the fob is gone; then it keys nothing.
+    pub fn set(&self, keyed: bool) -> Result<(), String> {
+        let mut state = self.lock();
+        state.keyed = keyed;
+        let gone = || format!("fob '{}' is not plugged in; plug it in", self.plan.card);
+        let device = state.device.as_mut().ok_or_else(gone)?;
+        device.write_all(&output_report(keyed)).map_err(|e| format!("fob '{}' does not key: {e}", self.plan.card))
+    }
+
+    /// Finds and opens it; a reader for the thread.
+    fn connect(&self) -> Option<File> {
+        let opened = find(&self.plan.card).and_then(|path| {
+            let open = File::options().read(true).write(true).open(&path);
+            open.and_then(|mut device| {
+                if self.plan.ptt.is_some() {
+                    device.write_all(&output_report(false))?; // unkeyed before anything else
+                }
+                Ok((device.try_clone()?, device))
+            })
+            .map_err(|e| format!("{}: {e}; give the gateway access with its udev rules", path.display()))
+        });
+        let mut state = self.lock();
+        match opened {
+            Ok((reader, device)) => {
+                (state.device, state.fault) = (Some(device), None);
+                Some(reader)
+            }
+            Err(why) => {
+                (state.device, state.fault) = (None, Some(format!("fob '{}': {why}", self.plan.card)));
+                None
+            }
+        }
+    }
+
+    /// Takes a report in; true if the carrier has changed.
+    fn report(&self, report: &[u8]) -> bool {
+        let (Some(line), Some(active)) = (&self.plan.carrier, is_carrier(report, self.plan.inverted)) else {
+            return false;
+        };
+        let mut state = self.lock();
+        if state.carrier == active {
+            return false;
+        }
+        state.carrier = active;
+        state.sequence = state.sequence.wrapping_add(1);
+        let edge = super::gpio::Edge { line: line.clone(), active, stamp: mono_now(), sequence: state.sequence };
+        state.events.push(LineEvent::Edge(edge));
+        true
+    }
+
+    fn gone(&self) {
+        let mut state = self.lock();
+        (state.device, state.carrier) = (None, false);
+        state.fault = Some(format!("fob '{}' is gone; plug it in again", self.plan.card));
+        if let Some(line) = &self.plan.carrier {
+            state.events.push(LineEvent::Gone { line: line.clone(), stamp: mono_now() });
+        }
+    }
+
+    fn returned(&self) {
+        if let Some(line) = &self.plan.carrier {
+            let event = LineEvent::Returned { line: line.clone(), active_now: false, stamp: mono_now() };
+            self.lock().events.push(event);
+        }
+    }
+}
+
+/// The thread: waits for reports; a fob that is gone is looked for until it is back.
+fn read(plan: &Arc<Plan>, state: &Weak<Mutex<State>>, wake: &Wake) {
+    let mut was_gone = false;
+    while let Some(state) = state.upgrade() {
+        let fob = Fob { plan: plan.clone(), state };
+        let Some(mut reader) = fob.connect() else {
+            if !std::mem::replace(&mut was_gone, true) {
+                fob.gone();
+                wake();
+            }
+            drop(fob);
+            std::thread::sleep(RETRY);
+            continue;
+        };
+        if std::mem::take(&mut was_gone) {
+            fob.returned();
+            wake();
+        }
+        let mut report = [0; 16];
+        while let Ok(length) = reader.read(&mut report)
+            && length > 0
+        {
+            if fob.report(&report[..length]) {
+                wake();
+            }
+        }
+        fob.gone();
+        was_gone = true;
+        wake();
+    }
+}
+
+/// Unkeys a fob without anything else, for whoever cleans up after a gateway that has died.
+///
+/// # Errors
+/// If it is not plugged in, or may not be used; in words.
+pub fn unkey(card: &str) -> Result<(), String> {
+    let path = find(card)?;
+    let done = File::options().write(true).open(&path).and_then(|mut device| device.write_all(&output_report(false)));
+    done.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The hidraw device of a card's fob.
+fn find(card: &str) -> Result<PathBuf, String> {
+    if card.starts_with("/dev/") {
+        return Ok(PathBuf::from(card));
+    }
+    cards::hidraw(card)
+        .ok_or_else(|| "it is not plugged in, or has no HID interface; see `crosspatch audio list`".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::gpio::Edge;
+
+    fn fob(inverted: bool) -> Fob {
+        let plan = Plan { card: "usb:9-9".into(), carrier: Some("cos".into()), inverted, ptt: Some("ptt".into()) };
+        Fob { plan: Arc::new(plan), state: Arc::default() }
+    }
+
+    #[test]
+    fn the_report_that_keys_drives_gpio_3_and_nothing_else() {
+        assert_eq!(output_report(true), [0, 0, 0x04, 0x04, 0]);
+        assert_eq!(output_report(false), [0, 0, 0x00, 0x04, 0]);
+    }
+
+    #[test]
+    fn volume_down_is_the_carrier_and_other_buttons_are_not() {
+        let fob = fob(false);
+        assert!(fob.report(&[0b10, 0, 0, 0]) && fob.carrier());
+        assert!(!fob.report(&[0b11, 0, 0, 0]), "volume up is another matter");
+        assert!(fob.report(&[0b01, 0, 0, 0]) && !fob.carrier());
+        let edges: Vec<_> = fob.drain();
+        let is = |event: &LineEvent, wanted| matches!(event, LineEvent::Edge(Edge { active, .. }) if *active == wanted);
+        assert!(edges.len() == 2 && is(&edges[0], true) && is(&edges[1], false), "{edges:?}");
+        assert_eq!(is_carrier(&[0b10], true), Some(false));
+        assert_eq!(is_carrier(&[], false), None);
+    }
+
+    #[test]
+    fn a_fob_that_is_not_there_is_a_fault_that_says_what_to_do_and_keys_nothing() {
+        let fob = fob(false);
+        assert!(fob.connect().is_none());
+        assert!(fob.fault().unwrap().contains("not plugged in"), "{:?}", fob.fault());
+        assert!(fob.set(true).unwrap_err().contains("plug it in"));
+    }
+}
