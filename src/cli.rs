@@ -10,6 +10,7 @@ mod gpio;
 mod manual;
 mod people;
 mod recording;
+mod support;
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
@@ -57,6 +58,13 @@ enum Command {
     },
     /// Checks everything that the box needs, and says what to do where something is wrong.
     Doctor(doctor::DoctorArgs),
+    /// Puts logs, configuration without secrets, checks and versions into one file for whoever helps from afar.
+    SupportBundle(support::SupportArgs),
+    /// Explains the configuration file.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Prints a token that lets a person in.
     Token(Token),
     /// Lists and changes channels.
@@ -92,6 +100,12 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Lists and copies recordings.
     Recording(recording::RecordingArgs),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Prints every key with its range, default and meaning.
+    Reference,
 }
 
 #[derive(Args)]
@@ -185,6 +199,11 @@ pub fn main() -> ExitCode {
             Ok(false) => return ExitCode::from(EX_FAILED_CHECK),
             Err(e) => Err(e),
         },
+        Command::SupportBundle(args) => support::run(&args),
+        Command::Config { command: ConfigCommand::Reference } => {
+            print!("{}", crate::gateway::knobs::reference());
+            Ok(())
+        }
         Command::Token(token) => print_token(&token),
         Command::Channel(args) => people::channel(args),
         Command::Person(args) => people::person(args),

@@ -243,7 +243,10 @@ pub(super) fn audit(facts: &Facts) -> Check {
             None => {
                 let mut check = Check::pass(
                     NAME,
-                    format!("{} records, its chain is whole, {} checkpoints", audit.last_seq, audit.checkpoints),
+                    format!(
+                        "{} records, their chain is whole, checkpoints compared: {}",
+                        audit.last_seq, audit.checkpoints
+                    ),
                 );
                 check.found.extend(audit.notes.iter().cloned());
                 check

@@ -138,15 +138,16 @@ fn a_pin_that_is_held_or_pressed_is_named_with_its_place() {
     (facts.lines[0].may_be_active, facts.lines[0].level) = (true, Some(Ok(true)));
     says(&check("pins", &facts).found.join("\n"), &["2 lines are free and at rest", "active now: button.1"]);
     assert!(examine(&facts).is_well(), "a carrier may be open");
+    skips("pins", |facts| facts.lines[0].level = None);
     skips("pins", |facts| facts.lines.clear());
 }
 
 #[test]
 fn buttons_pass_when_they_have_moved_and_lamps_when_they_were_seen() {
-    says(&skips("buttons", |_| {}), &["button.1 was not tried", "--walk"]);
+    says(&skips("buttons", |_| {}), &["not tried: button.1", "--walk"]);
     let mut facts = well();
     facts.gateway = Some(Gateway::default());
-    says(&check("buttons", &facts).found[0], &["has not been seen to move yet"]);
+    says(&check("buttons", &facts).found[0], &["not moved since the gateway's start: button.1"]);
     facts.lines[0].moves = 2;
     assert_eq!(check("buttons", &facts).outcome, Outcome::Pass);
     facts.lines[0].walked = Some(Walked::Well);

@@ -71,8 +71,8 @@ mod tests {
             as_text(&report),
             "crosspatch doctor 1.0, 2025-06-01T10:00:00Z, no gateway runs\n\n\
              pass  board           it is there\n\
-             FAIL  disk            4 MB are free of 16 GB; delete recordings or give the box a\n                        \
-             larger card, then look again\n\
+             FAIL  disk            4 MB are free of 16 GB; delete recordings or give the box\n                        \
+             a larger card, then look again\n\
              skip  lamps           not lit\n\n\
              3 checks: 1 pass, 1 fail, 1 skipped. See what FAIL says to do.\n"
         );

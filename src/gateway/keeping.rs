@@ -1,25 +1,24 @@
 //! `[audit]` and `[recorder]`: what is kept of what happened, and for how long.
 
+use super::knobs;
 use crate::audit::{Retention, iso_8601};
 use crate::base::ChannelId;
 use crate::recorder::{Keep, Plan};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The shortest and longest that anything is kept, in days.
-const DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
-/// The least and most that anything may take, in megabytes.
-const MEGABYTES: std::ops::RangeInclusive<u64> = 16..=1_000_000;
-
 /// `[audit]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// 1–3650 days; older records go. Nothing goes by its age while the clock is not synchronised.
+    /// Records older than so many days go. Nothing goes by its age while the clock is not synchronised.
+    #[schemars(range(min = 1, max = 3650))]
     pub keep_days: u64,
-    /// 16–1,000,000 MB; beyond it the oldest records go.
+    /// Beyond so many MB the oldest records go.
+    #[schemars(range(min = 16, max = 1_000_000))]
     pub keep_mb: u64,
 }
 
@@ -38,19 +37,21 @@ impl Audit {
 
     /// Tells what is wrong.
     pub(super) fn check(&self, wrong: &mut impl FnMut(Option<&str>, String)) {
-        check("[audit]", self.keep_days, self.keep_mb, wrong);
+        knobs::out_of_range(self, "[audit]").for_each(|sentence| wrong(None, sentence));
     }
 }
 
 /// `[recorder]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recorder {
     /// The channels whose bursts are recorded; none, which is the default, records nothing.
     pub channels: Vec<String>,
-    /// 1–3650 days; older recordings go.
+    /// Recordings older than so many days go.
+    #[schemars(range(min = 1, max = 3650))]
     pub keep_days: u64,
-    /// 16–1,000,000 MB; beyond it the oldest recordings go.
+    /// Beyond so many MB the oldest recordings go.
+    #[schemars(range(min = 16, max = 1_000_000))]
     pub keep_mb: u64,
 }
 
@@ -72,7 +73,7 @@ impl Recorder {
 
     /// Tells what is wrong; `known` are the event's channels.
     pub(super) fn check(&self, known: impl Fn(&str) -> bool, wrong: &mut impl FnMut(Option<&str>, String)) {
-        check("[recorder]", self.keep_days, self.keep_mb, wrong);
+        knobs::out_of_range(self, "[recorder]").for_each(|sentence| wrong(None, sentence));
         for channel in self.channels.iter().filter(|channel| !known(channel)) {
             wrong(Some(channel), format!("there is no channel '{channel}'; name one of the [[channel]] ids"));
         }
@@ -91,14 +92,6 @@ fn days(days: u64) -> Duration {
 
 fn bytes(megabytes: u64) -> u64 {
     megabytes * 1_000_000
-}
-
-fn check(table: &str, keep_days: u64, keep_mb: u64, wrong: &mut impl FnMut(Option<&str>, String)) {
-    for (key, value, range) in [("keep_days", keep_days, DAYS), ("keep_mb", keep_mb, MEGABYTES)] {
-        if !range.contains(&value) {
-            wrong(None, format!("{key} of {table} is {value}; use {} to {}", range.start(), range.end()));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod doctor_api;
 pub mod endpoint;
 pub mod executor;
 pub mod keeping;
+pub mod knobs;
 pub mod limits;
 pub mod media;
 mod notify;

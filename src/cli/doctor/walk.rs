@@ -222,7 +222,7 @@ mod tests {
 
     impl Bench for Wired {
         fn lines(&mut self) -> anyhow::Result<Vec<Line>> {
-            self.pressed += 1;
+            self.pressed += 2;
             let line =
                 |name: &str, input: bool| Line { name: name.into(), input, used_for: "x".into(), ..Line::default() };
             Ok(vec![
