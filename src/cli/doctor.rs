@@ -94,7 +94,8 @@ impl Place {
     /// If that cannot be told.
     pub fn is_running(&self) -> anyhow::Result<bool> {
         let dir = self.state_dir();
-        Ok(dir.exists() && lock_state_dir(&dir)?.is_none())
+        // A lock of root's making would keep the gateway's own user out.
+        Ok(dir.join("lock").exists() && lock_state_dir(&dir)?.is_none())
     }
 
     /// Examines the box, through its gateway if one runs.

@@ -66,7 +66,7 @@ pub(super) fn pins(facts: &Facts) -> Check {
     wrong.dedup(); // a chip that is not there is said once
     let known = |line: &Line| !line.input || line.level.is_some();
     if wrong.is_empty() && !facts.lines.iter().all(known) {
-        return Check::skip(NAME, "they are simulated inside the gateway; start it to see them");
+        return Check::skip(NAME, "simulated ones, and those of fobs, are known while the gateway runs; start it");
     }
     let active = |line: &&Line| line.may_be_active && line.level == Some(Ok(true));
     let active: Vec<_> = facts.lines.iter().filter(active).map(called).collect();

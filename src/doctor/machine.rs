@@ -4,7 +4,7 @@
 
 use super::facts::Disk;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -195,13 +195,14 @@ pub fn write_test(dir: &Path) -> Result<u64, String> {
     });
     fs::remove_file(&path).ok();
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    written.map(|()| took).map_err(|e| match e.kind() {
-        std::io::ErrorKind::StorageFull => "the disk is full; delete recordings, or use a larger disk".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied; look as root or as the user crosspatch".to_owned(),
-        std::io::ErrorKind::ReadOnlyFilesystem => {
-            "it is read-only; repair it with fsck, then restart the box".to_owned()
-        }
-        _ => format!("{e}; check the disk"),
+    written.map(|()| took).map_err(|e| {
+        let known = [
+            (ErrorKind::StorageFull, "the disk is full; delete recordings, or use a larger disk"),
+            (ErrorKind::PermissionDenied, "permission denied; look as root or as the user crosspatch"),
+            (ErrorKind::ReadOnlyFilesystem, "it is read-only; repair it with fsck, then restart the box"),
+        ];
+        let sentence = known.iter().find(|(kind, _)| *kind == e.kind());
+        sentence.map_or_else(|| format!("{e}; check the disk"), |(_, sentence)| (*sentence).to_owned())
     })
 }
 

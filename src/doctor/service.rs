@@ -121,7 +121,10 @@ pub(super) fn disk(facts: &Facts) -> Check {
         Some(Err(_)) | None => String::new(),
     };
     Check::unless(NAME, wrong, || {
-        Check::pass(NAME, format!("{} of {} free on {place}{took}", bytes(disk.free_bytes), bytes(disk.total_bytes)))
+        let in_memory = ["tmpfs", "ramfs", "overlay"].contains(&disk.file_system.as_str());
+        let lost = if in_memory { "; it is in memory, and gone when the box is switched off" } else { "" };
+        let (free, total) = (bytes(disk.free_bytes), bytes(disk.total_bytes));
+        Check::pass(NAME, format!("{free} of {total} free on {place}{took}{lost}"))
     })
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// The tables in the order of the page: how each begins in the file, and what it is for.
-const TABLES: &[(&str, &str, fn() -> Vec<Knob>)] = &[
+const TABLES: &[(&str, &str, Ask)] = &[
     ("[event]", "The event and its times.", knobs::<Event>),
     (
         "[[channel]]",
@@ -38,6 +38,9 @@ const TABLES: &[(&str, &str, fn() -> Vec<Knob>)] = &[
     ("[audit]", "How long records are kept.", knobs::<Audit>),
     ("[recorder]", "What is recorded, and how long that is kept.", knobs::<Recorder>),
 ];
+
+/// Learns the knobs of a table from its type.
+type Ask = fn() -> Vec<Knob>;
 
 /// One key of a table.
 struct Knob {
@@ -139,7 +142,9 @@ fn knobs<T: for<'de> Deserialize<'de> + JsonSchema>() -> Vec<Knob> {
             Value::Null => String::new(),
             Value::Array(none) if none.is_empty() => String::new(),
             Value::String(text) => format!("`{}`", spelt(text)),
-            other => format!("`{other}`"),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                format!("`{}`", property["default"])
+            }
         };
         let meaning = property["description"].as_str().unwrap_or_default().replace('\n', " ");
         let meaning = [vec![meaning], meanings].concat().join(" ");

@@ -13,7 +13,7 @@ const HEIGHT: i32 = 860;
 const BARRIER: i32 = 600;
 /// Where the box's and the radio's wires end.
 const BOX: i32 = 150;
-const RADIO: i32 = 1050;
+const RADIO: i32 = 1035;
 /// From a row's upper wire to its lower one.
 const DEEP: i32 = 80;
 const INK: &str = "#222222";
@@ -176,7 +176,7 @@ impl Sketch {
     }
 
     fn row(&mut self, y: i32, name: &str) -> fmt::Result {
-        self.words(BARRIER - 150, y - 14, "middle", "font-weight=\"bold\" fill=\"#777777\"", name)
+        self.words(BARRIER - 40, y - 14, "end", "font-weight=\"bold\" fill=\"#777777\"", name)
     }
 
     fn end(&mut self, x: i32, y: i32, ink: &str) -> fmt::Result {
@@ -199,7 +199,13 @@ impl Sketch {
     }
 
     fn wire(&mut self, points: &[(i32, i32)]) -> fmt::Result {
-        let path: Vec<_> = points.iter().map(|(x, y)| format!("{x} {y}")).collect();
+        // A wire ends at the ring, not in it.
+        let at_ring = |x: i32| match x {
+            BOX => BOX + 6,
+            RADIO => RADIO - 6,
+            x => x,
+        };
+        let path: Vec<_> = points.iter().map(|(x, y)| format!("{} {y}", at_ring(*x))).collect();
         self.path(&format!("M{}", path.join("L")), "none")
     }
 

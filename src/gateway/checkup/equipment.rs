@@ -5,6 +5,7 @@ use crate::base::LineName;
 use crate::doctor::facts::{Board as BoardFacts, Level, Line as LineFacts, Sound};
 use crate::doctor::machine::Machine;
 use crate::gateway::config::Config;
+use crate::gateway::radio_config::{CarrierFrom, PttOutput, Radio};
 use crate::gateway::tryout::LineSeen;
 use crate::hardware::audio::{self, FRAME};
 use crate::hardware::board::{Backend, Board, Line};
@@ -13,10 +14,14 @@ use crate::hardware::gpio::cdev::{self, Survey};
 use crate::hardware::gpio::{self, Direction, LineSpec};
 use crate::media::voice::level::Meter;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Frames that a level is measured over: half a second.
 const MEASURED_FRAMES: usize = 25;
+
+/// The level of each line, if it is known, and how often it has moved.
+type Seen = BTreeMap<LineName, (Option<Result<bool, String>>, u64)>;
 
 fn used<'a>(config: &Config, board: &'a Board) -> Vec<&'a Line> {
     let names: BTreeSet<LineName> = config.lines().into_iter().map(|spec| spec.name).collect();
@@ -68,34 +73,54 @@ fn place(line: &Line) -> String {
 pub(super) fn lines(config: &Config, board: &Board, survey: &Survey, held: Option<&[LineSeen]>) -> Vec<LineFacts> {
     let restless = restless(config);
     let uses = config.line_uses();
-    let seen: BTreeMap<LineName, (Option<Result<bool, String>>, u64)> = match held {
+    let seen: Seen = match held {
         Some(held) => held.iter().map(|line| (line.name.clone(), (Some(line.level.clone()), line.moves))).collect(),
         None => look(board, &uses.iter().map(|(spec, _)| spec.clone()).collect::<Vec<_>>(), survey),
     };
-    uses.into_iter()
-        .map(|(spec, used_for)| {
-            let (level, moves) = seen.get(&spec.name).cloned().unwrap_or_default();
-            LineFacts {
-                used_for,
-                input: spec.direction == Direction::Input,
-                keys_transmitter: config.radios.iter().any(|radio| radio.ptt_name().as_ref() == Some(&spec.name)),
-                may_be_active: restless.contains(spec.name.as_str()),
-                place: board.lines.iter().find(|line| line.name == spec.name).map(place).unwrap_or_default(),
-                level,
-                moves,
-                walked: None,
-                name: spec.name.to_string(),
-            }
-        })
-        .collect()
+    let on_board = uses.into_iter().map(|(spec, used_for)| {
+        let (level, moves) = seen.get(&spec.name).cloned().unwrap_or_default();
+        LineFacts {
+            used_for,
+            input: spec.direction == Direction::Input,
+            keys_transmitter: config.radios.iter().any(|radio| radio.ptt_name().as_ref() == Some(&spec.name)),
+            may_be_active: restless.contains(spec.name.as_str()),
+            place: board.lines.iter().find(|line| line.name == spec.name).map(place).unwrap_or_default(),
+            level,
+            moves,
+            walked: None,
+            name: spec.name.to_string(),
+        }
+    });
+    let elsewhere = config.radios.iter().flat_map(|radio| off_board(radio, &seen));
+    on_board.chain(elsewhere).collect()
+}
+
+/// The pins that a radio brings along on its fob or serial port.
+fn off_board(radio: &Radio, seen: &Seen) -> Vec<LineFacts> {
+    let carrier = radio.carrier_name().filter(|_| radio.carrier_from() == CarrierFrom::Cm108).map(|name| (name, true));
+    let ptt = radio.ptt_name().filter(|_| radio.ptt_output() != PttOutput::Gpio).map(|name| (name, false));
+    let port = radio.serial_port.as_deref().filter(|port| !Path::new(port).exists());
+    let missing =
+        port.map(|port| Err(format!("the serial port {port} is not there; plug it in, or correct serial_port")));
+    let fact = |(name, input): (LineName, bool)| {
+        let (level, moves) = seen.get(&name).cloned().unwrap_or_default();
+        LineFacts {
+            used_for: format!("{} of {}", if input { "carrier" } else { "PTT output" }, radio.name),
+            input,
+            keys_transmitter: !input,
+            may_be_active: input,
+            place: radio.serial_port.clone().filter(|_| !input).unwrap_or_else(|| "fob".into()),
+            level: level.or_else(|| missing.clone().filter(|_| !input)),
+            moves,
+            walked: None,
+            name: name.to_string(),
+        }
+    };
+    carrier.into_iter().chain(ptt).map(fact).collect()
 }
 
 /// Reads the inputs of a board that nobody holds. Outputs are not asked for: only whether they could be had.
-fn look(
-    board: &Board,
-    wanted: &[LineSpec],
-    survey: &Survey,
-) -> BTreeMap<LineName, (Option<Result<bool, String>>, u64)> {
+fn look(board: &Board, wanted: &[LineSpec], survey: &Survey) -> Seen {
     if board.backend == Backend::Sim {
         return BTreeMap::new();
     }
