@@ -285,8 +285,8 @@ async fn a_support_bundle_holds_what_helps_and_no_secret_of_any_kind() -> Result
     let signature = token.rsplit('.').next().context("no token")?.to_owned();
     let key_line = key.lines().nth(1).context("no key")?.to_owned();
     for (name, text) in &files {
-        for gone in [&token, &signature, &hex, &key_line, "swordfish-7", "hunter2hunter2", "PRIVATE KEY"] {
-            ensure!(!text.contains(gone.as_ref() as &str), "{name} holds the secret {gone}");
+        for gone in [token.as_str(), &signature, &hex, &key_line, "swordfish-7", "hunter2hunter2", "PRIVATE KEY"] {
+            ensure!(!text.contains(gone), "{name} holds the secret {gone}");
         }
         ensure!(!text.as_bytes().windows(secret.len()).any(|part| part == secret), "{name} holds the secret of tokens");
     }
