@@ -10,7 +10,7 @@ let browser;
 let page;
 
 before(async () => {
-  gateway = await Gateway.launch();
+  gateway = await Gateway.launch(['--demo']);
   browser = await Browser.launch();
   page = await browser.blank(440);
   await page.goto(`${gateway.url}/doctor`);
