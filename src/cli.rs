@@ -8,6 +8,7 @@ mod emergency;
 mod gpio;
 mod manual;
 mod people;
+mod radio;
 mod recording;
 
 use crate::base::clock::unix_ms_now;
@@ -62,6 +63,8 @@ enum Command {
         #[command(subcommand)]
         command: audio::AudioCommand,
     },
+    /// Sets a radio up.
+    Radio(radio::RadioArgs),
     /// Lists board profiles, shows where their lines are.
     Board(board::BoardArgs),
     /// Watches and moves GPIO lines by hand, while no gateway runs.
@@ -176,6 +179,11 @@ pub fn main() -> ExitCode {
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
         Command::Audio { command } => match audio::run(command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_DATAERR),
+            Err(e) => Err(e),
+        },
+        Command::Radio(args) => match radio::run(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(EX_DATAERR),
             Err(e) => Err(e),

@@ -51,6 +51,7 @@ pub fn routes(api: Api) -> Router {
     Router::new()
         .route("/api/panel", get(panel))
         .route("/api/panel/live", get(panel_live))
+        .route("/api/meters", get(meters))
         .route("/api/readiness", get(readiness))
         .route("/api/stats", get(stats))
         .route("/api/sim/lines", get(lines))
@@ -119,6 +120,22 @@ fn view(api: &Api) -> Value {
     view["meters"] =
         gauges().map(|(name, gauge)| (name.to_owned(), gauge.view())).collect::<serde_json::Map<_, _>>().into();
     view
+}
+
+/// Each radio with its levels and what its receiver and transmitter do, for `audio levels`.
+async fn meters(State(api): State<Api>) -> Json<Value> {
+    let view = view(&api);
+    let of = |port: &Value| {
+        let state = view["radios"].as_array().into_iter().flatten().find(|radio| radio["userId"] == port["user"])?;
+        let mut radio = state.clone();
+        radio["id"] = port["id"].clone();
+        for way in ["receive", "transmit"] {
+            radio[way] = view["meters"][format!("radio.{}.{way}", port["id"].as_str()?)].clone();
+        }
+        Some(radio)
+    };
+    let radios: Vec<_> = api.panel["ports"].as_array().into_iter().flatten().filter_map(of).collect();
+    Json(json!({ "radios": radios }))
 }
 
 /// What an emergency broadcast would reach (E10).

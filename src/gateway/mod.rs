@@ -13,7 +13,7 @@ pub mod keeping;
 pub mod limits;
 pub mod media;
 mod notify;
-mod outputs;
+pub mod outputs;
 pub mod people_api;
 pub mod radio_config;
 pub mod reach;
@@ -438,9 +438,20 @@ fn at_once(stream: &tokio::net::TcpStream) {
 
 /// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
 fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
-    let (board, wake) = (config.board()?, events.clone());
-    let wake: gpio::Wake = Arc::new(move || drop(wake.try_send(Event::Lines)));
-    let mut opened = gpio::open(&board, &config.lines(), wake.clone());
+    let wake = events.clone();
+    let opened = open_lines(config, Arc::new(move || drop(wake.try_send(Event::Lines))))?;
+    let part = format!("board '{}'", config.board()?.name);
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
+}
+
+/// The lines that a configuration uses, with the pins that its radios bring along, under the eyes of the transmit watchdog.
+/// What cannot be had is their fault.
+///
+/// # Errors
+/// If there is no such board profile, or a thread cannot be started.
+pub fn open_lines(config: &Config, wake: gpio::Wake) -> anyhow::Result<gpio::Opened> {
+    let mut opened = gpio::open(&config.board()?, &config.lines(), wake.clone());
     let fobs = config.radios.iter().filter_map(Radio::fob).map(|plan| Fob::open(plan, wake.clone()));
     let fobs = fobs.collect::<Result<_, _>>().context("the thread of a fob cannot be started")?;
     let serial = config.radios.iter().filter_map(Radio::serial_ptt).collect();
@@ -448,9 +459,7 @@ fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(
     let watch = TransmitWatch::new(limits, Duration::from_secs(config.event.emergency_max_s));
     opened.lines =
         Box::new(Rig::new(opened.lines, fobs, serial, watch).context("the transmit watchdog cannot be started")?);
-    let part = format!("board '{}'", board.name);
-    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
-    Ok((opened, part))
+    Ok(opened)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
@@ -581,7 +590,7 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
             })
         }),
         "ports": config.radios.iter().map(|r| json!({
-            "id": r.id, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
+            "id": r.id, "user": r.user, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
         })).collect::<Vec<_>>(),
         "emergencyHoldMs": config.event.emergency_hold_ms,
         "links": [

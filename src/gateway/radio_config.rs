@@ -334,8 +334,16 @@ impl Radio {
         Some(Limit { line: self.ptt_name()?, timeout: Duration::from_secs(self.transmit_timeout_s) })
     }
 
+    /// The names of what it is heard by and talked to by; `None` for simulated sound.
+    #[must_use]
+    pub fn sound(&self) -> Option<(&str, &str)> {
+        let card = self.card.as_deref();
+        Some((self.capture_pcm.as_deref().or(card)?, self.playback_pcm.as_deref().or(card)?))
+    }
+
     /// How its threads listen and talk.
-    pub(super) fn plan(&self) -> EndpointPlan {
+    #[must_use]
+    pub fn plan(&self) -> EndpointPlan {
         let ms = Duration::from_millis;
         let emphasis = self.emphasis == Emphasis::PreEmphasis;
         EndpointPlan {
