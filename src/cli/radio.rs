@@ -1,6 +1,8 @@
 //! `crosspatch radio`: sets a radio up, with a technician at the box and another at a handheld.
 
 mod align;
+#[cfg(test)]
+mod align_tests;
 mod asking;
 mod edit;
 mod measure;

@@ -29,7 +29,9 @@ const TRIES: usize = 10;
 const ENOUGH_FRAMES: usize = 50;
 /// How long a carrier may stay: a technician forgets to let go.
 const LONGEST_CARRIER: Duration = Duration::from_secs(30);
-/// What is looked at after the end of a carrier, or of a transmission.
+/// A carrier is over when it was away for half a second.
+const CLOSED_FRAMES: usize = 25;
+/// What is looked at after the end of a transmission.
 const AFTER: Duration = Duration::from_millis(500);
 const AFTER_TRANSMISSION: Duration = Duration::from_millis(2200);
 /// Lead-ins that are tried until a far radio says all.
@@ -274,15 +276,17 @@ impl<'a, R: BufRead, W: Write> Align<'a, R, W> {
             return self.no_carrier(ctcss_hz(&frames(&heard)));
         }
         let opened = heard.len() - 1;
+        let mut closed_frames = 0; // a line that chatters is not closed
         for _ in 0..waits(LONGEST_CARRIER) {
-            heard.push(self.port.next()?);
-            if heard.last().is_some_and(|slice| !slice.carrier) {
+            let slice = self.port.next()?;
+            closed_frames = if slice.carrier { 0 } else { closed_frames + 1 };
+            heard.push(slice);
+            if closed_frames == CLOSED_FRAMES {
                 break;
             }
         }
-        let closed = heard.len() - 1;
-        let still_open = heard[closed].carrier;
-        heard.extend(self.port.listen(AFTER)?);
+        let still_open = closed_frames < CLOSED_FRAMES;
+        let closed = heard.len() - closed_frames.max(1);
         let edges: Vec<(Mono, bool)> = heard.iter().flat_map(|slice| slice.edges.iter().copied()).collect();
         let tone = ctcss_hz(&frames(&heard[opened..closed]));
         let length = heard[closed].at.since(heard[opened].at);

@@ -62,7 +62,7 @@ pub fn vox_threshold_dbfs(floor_dbfs: f32, speech_dbfs: f32) -> Option<f32> {
     (room >= VOX_ROOM_DB).then(|| (floor_dbfs + (room / 2.0).min(15.0)).round().clamp(-60.0, 0.0))
 }
 
-/// How long the noise was that sounded when a carrier was judged to be gone. The carrier was silent before.
+/// How long before a carrier was judged to be gone the noise began that follows it. The carrier was silent before.
 #[must_use]
 pub fn tail<'a>(frames: impl IntoIterator<Item = (Mono, &'a Frame)>, closed: Mono) -> Duration {
     let steps = frames.into_iter().flat_map(|(at, frame)| {
@@ -74,9 +74,8 @@ pub fn tail<'a>(frames: impl IntoIterator<Item = (Mono, &'a Frame)>, closed: Mon
     let quiet: Vec<f32> = quiet.iter().map(|(_, level)| *level).collect();
     let silence = median(&quiet);
     let loud = |level: f32| level > silence + TAIL_ABOVE_DB && level > SOFTEST_TAIL_DBFS;
-    // From the end back: noise trembles, so a step that is soft among loud ones is part of it.
-    let first = end.windows(2).rposition(|pair| !loud(pair[0].1) && !loud(pair[1].1)).map_or(0, |n| n + 2);
-    end.get(first).map_or(Duration::ZERO, |(at, _)| closed.since(*at))
+    let first = end.windows(2).position(|pair| loud(pair[0].1) && loud(pair[1].1));
+    first.map_or(Duration::ZERO, |first| closed.since(end[first].0))
 }
 
 fn median(levels: &[f32]) -> f32 {
@@ -168,7 +167,7 @@ mod tests {
         };
         assert_eq!(measured(&frames(80..100), at(87)), 140, "it sounds on after the end");
         assert_eq!(measured(&frames(100..100), at(87)), 0, "a receiver that mutes in time");
-        assert_eq!(measured(&frames(60..62), at(87)), 500, "also when it is over by then");
+        assert_eq!(measured(&frames(80..85), at(87)), 140, "also when it is over by then");
         assert_eq!(measured(&frames(10..30), at(87)), 0, "somebody spoke");
     }
 
