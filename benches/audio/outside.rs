@@ -20,9 +20,6 @@ use std::time::{Duration, Instant};
 /// The sinks: what the radio hears, what it sends, and what a second radio sends.
 pub const SINKS: [&str; 3] = ["radio_rx", "radio_tx", "far_tx"];
 const FRAME_S: f64 = 0.02;
-/// What our own playback holds in front of a frame that it has just taken. The gateway's does too, so it is no part of
-/// the sound server's own delay.
-const OWN_BUFFER_S: f64 = 0.04;
 /// When a burst is steady: the backlog is worked off by then.
 const STEADY_S: f64 = 5.0;
 /// No chirp is later.
@@ -69,23 +66,46 @@ transmit_timeout_s = 600
 playback_pcm = "far_tx"
 "#;
 
+/// How often each way is measured, each time with a gateway whose cards begin elsewhere between two frames.
+const ROUNDS: u64 = 4;
+/// What is told of each round, in this order.
+const WAYS: [&str; 5] = [
+    "the sound server's own loop: written, and read again",
+    "radio PCM to a native listener: arrived",
+    "the same, heard behind a jitter buffer like ours",
+    "radio PCM to another radio's PCM",
+    "native talker to the radio's PCM",
+];
+
+/// How many chirps there were on each of the ways, and how late each was.
+type Delays = [(usize, Vec<f64>); WAYS.len()];
+
 /// Prints the delays from outside, and what ports take of the machine.
 pub async fn run(seconds: u64) -> Result<()> {
-    let gateway = Gateway::with_config(&(EVENT.to_owned() + RADIOS)).await?;
-    let total = seconds + STEADY_S as u64;
-    println!("| outside, behind a sound server | chirps | p50 | p95 | p95 without the server's own |");
+    let mut all = Delays::default();
+    for _ in 0..ROUNDS {
+        let gateway = Gateway::with_config(&(EVENT.to_owned() + RADIOS)).await?;
+        let total = seconds / 2 + STEADY_S as u64;
+        let [own, arrived, heard, far] = from_the_radio(&gateway, total).await?;
+        let talked = to_the_radio(&gateway, total).await?;
+        for (all, one) in all.iter_mut().zip([own, arrived, heard, far, talked]) {
+            all.0 += one.0;
+            all.1.extend(one.1);
+        }
+    }
+    let own = millis_at(&mut all[0].1, 0.5);
+    println!(
+        "| outside, behind a sound server, {ROUNDS} bursts each | chirps | p50 | p95 | p50, p95 less the server's loop |"
+    );
     println!("| --- | --- | --- | --- | --- |");
-    let own = from_the_radio(&gateway, total).await?;
-    to_the_radio(&gateway, total, own).await?;
-    drop(gateway);
+    for (n, (what, (sent, delays))) in WAYS.into_iter().zip(&mut all).enumerate() {
+        let [p50, p95] = [0.5, 0.95].map(|q| millis_at(delays, q));
+        // Only what goes through a second PCM has a loop of the server in it.
+        let net = if n >= 3 { format!("{:.1}, {:.1} ms", p50 - own, p95 - own) } else { String::new() };
+        println!("| {what} | {} of {sent} | {p50:.1} ms | {p95:.1} ms | {net} |", delays.len());
+    }
     println!();
     costs(seconds).await
-}
-
-fn row(what: &str, from: &[f64], delays: &mut [f64], own: f64) {
-    let [p50, p95] = [0.5, 0.95].map(|q| millis_at(delays, q));
-    let net = p95 - own * 1000.0;
-    println!("| {what} | {} of {} | {p50:.1} ms | {p95:.1} ms | {net:.1} ms |", delays.len(), from.len());
 }
 
 /// A thread that writes down what it takes in until it is told to stop.
@@ -117,8 +137,8 @@ impl Writing {
     }
 }
 
-/// From the radio's PCM to a native listener, and to another radio's. Returns the sound server's own delay.
-async fn from_the_radio(gateway: &Gateway, total: u64) -> Result<f64> {
+/// From the radio's PCM to a native listener, and to another radio's; first the sound server's own loop.
+async fn from_the_radio(gateway: &Gateway, total: u64) -> Result<[(usize, Vec<f64>); 4]> {
     let token = gateway.token("lara", "general", "ops")?;
     let mut signaling = Signaling::connect(gateway, &token).await?;
     signaling.ask("join-channel", json!({ "channelId": "ops" })).await?;
@@ -140,16 +160,12 @@ async fn from_the_radio(gateway: &Gateway, total: u64) -> Result<f64> {
     let (near, far) = (near.end()?, far.end()?);
 
     let known = written.known(STEADY_S);
-    let mut server = near.delays(&known, LATEST_S);
     // Each chirp as it was at the radio's PCM.
     let from: Vec<f64> = known.iter().filter_map(|at| Some(at + near.delays(&[*at], LATEST_S).first()?)).collect();
-    let own = (millis_at(&mut server, 0.5) / 1000.0 - OWN_BUFFER_S).max(0.0);
-    row("the sound server: written, and read again", &known, &mut server, 0.0);
     let (arrived, heard) = (as_they_came(&packets)?, through_a_jitter_buffer(&packets)?);
-    row("radio PCM to a native listener: arrived", &from, &mut arrived.delays(&from, LATEST_S), 0.0);
-    row("the same, heard behind its jitter buffer", &from, &mut heard.delays(&from, LATEST_S), 0.0);
-    row("radio PCM to another radio's PCM", &from, &mut far.delays(&from, LATEST_S), own);
-    Ok(own)
+    let late = |track: &Track| (from.len(), track.delays(&from, LATEST_S));
+    let server = (known.len(), near.delays(&known, LATEST_S));
+    Ok([server, late(&arrived), late(&heard), late(&far)])
 }
 
 /// Plays chirps to the radio, and writes down when each frame was taken.
@@ -226,7 +242,7 @@ fn through_a_jitter_buffer(packets: &[Packet]) -> Result<Track> {
 }
 
 /// From a native talker to the radio's PCM.
-async fn to_the_radio(gateway: &Gateway, total: u64, own: f64) -> Result<()> {
+async fn to_the_radio(gateway: &Gateway, total: u64) -> Result<(usize, Vec<f64>)> {
     let (mut signaling, voice) = talker(gateway).await?;
     let reader = Writing::of("radio_tx");
     signaling.ask("ptt-start", json!({ "channelId": "ops" })).await?;
@@ -234,8 +250,7 @@ async fn to_the_radio(gateway: &Gateway, total: u64, own: f64) -> Result<()> {
     let spoken = tokio::task::spawn_blocking(move || talking.join()).await?.ok().context("the talker panicked")??;
     signaling.ask("ptt-stop", json!({ "channelId": "ops" })).await?;
     let from = spoken.known(STEADY_S);
-    row("native talker to the radio's PCM", &from, &mut reader.end()?.delays(&from, LATEST_S), own);
-    Ok(())
+    Ok((from.len(), reader.end()?.delays(&from, LATEST_S)))
 }
 
 async fn talker(gateway: &Gateway) -> Result<(Signaling, Lean)> {

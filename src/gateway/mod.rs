@@ -535,8 +535,9 @@ fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consume
         let (capture, playback) = ((capture_end, capture), (playback_end, playback));
         voices.push(Voice { endpoint, plan: Arc::new(plan), capture, playback });
     };
-    for desk in &config.desks {
-        let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
+    for (n, desk) in config.desks.iter().enumerate() {
+        let level = level_of_desk(n, &desk.user);
+        let levels = (format!("{level}.microphone"), format!("{level}.loudspeaker"));
         let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         let plan = EndpointPlan::plain(&desk.name, false);
@@ -549,6 +550,11 @@ fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consume
         add(radio.plan(), levels, &radio.user, vec![radio.channel.clone()], capture, playback);
     }
     (voices, spoken)
+}
+
+/// What the levels of a desk begin with.
+fn level_of_desk(number: usize, user: &str) -> String {
+    if number == 0 { "desk".into() } else { format!("desk.{user}") }
 }
 
 /// A card by its name, an ALSA PCM, or a paced simulated microphone that hears a tone.
@@ -589,6 +595,7 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
                 "emergencyLine": d.emergency_line, "emergencyTallyLine": d.emergency_tally_line, "faultTallyLine": d.fault_tally_line,
             })
         }),
+        "desks": config.desks.iter().enumerate().map(|(n, d)| json!({ "name": d.name, "level": level_of_desk(n, &d.user) })).collect::<Vec<_>>(),
         "ports": config.radios.iter().map(|r| json!({
             "id": r.id, "user": r.user, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
         })).collect::<Vec<_>>(),

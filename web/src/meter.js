@@ -13,9 +13,19 @@ export function meter(label) {
   const cover = el('i.cover');
   const hold = el('i.hold', { hidden: true });
   const clip = el('button.clip', { type: 'button', hidden: true, title: 'Samples at full scale; press to forget them' });
-  let held = { db: FLOOR_DB, until: 0 };
+  let peak = FLOOR_DB; // the newest
+  let held = FLOOR_DB;
+  let holding;
   let clipped; // as the gateway counts
   let forgotten;
+  const holdPeak = () => {
+    held = peak;
+    hold.hidden = held <= FLOOR_DB;
+    hold.style.left = position(held);
+    element.dataset.peak = held;
+    clearTimeout(holding);
+    if (!hold.hidden) holding = setTimeout(holdPeak, HOLD_MS); // also when nothing changes any more
+  };
   const showClip = () => {
     const since = clipped - forgotten;
     clip.hidden = !(since > 0);
@@ -38,12 +48,8 @@ export function meter(label) {
       cover.style.left = position(db ?? FLOOR_DB);
       setText(value, db == null ? '–' : db <= FLOOR_DB ? 'silent' : `${String(Math.round(db)).replace('-', '−')} dB`);
       if (!gauge) return;
-      const now = performance.now();
-      if (gauge.peakDbfs >= held.db || now > held.until) held = { db: gauge.peakDbfs, until: now + HOLD_MS };
-      hold.hidden = held.db <= FLOOR_DB;
-      hold.style.left = position(held.db);
-      hold.title = `peak ${Math.round(held.db)} dBFS`;
-      element.dataset.peak = held.db;
+      peak = gauge.peakDbfs;
+      if (peak > held || element.dataset.peak === undefined) holdPeak();
       clipped = gauge.clipped;
       forgotten = Math.min(forgotten ?? clipped, clipped); // a gateway that started anew counts anew
       showClip();

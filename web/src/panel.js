@@ -41,13 +41,16 @@ async function start() {
   follow();
 }
 
-function draw({ event, channels, desk, simulated, ports, emergencyHoldMs, links, degraded, tls }) {
+function draw({ event, channels, desk, desks, simulated, ports, emergencyHoldMs, links, degraded, tls }) {
   document.body.dataset.simulated = simulated; // a real board is moved by its own buttons only
   setText(byId('event'), event);
   setText(byId('desk-name'), desk?.name ?? '');
   for (const { id, name } of channels) names.set(id, name);
   byId('channels').append(...channels.map((channel) => channelModule(channel, desk?.buttons ?? [])));
-  byId('desk-levels').append(levelBar('desk.microphone', 'Microphone'), levelBar('desk.loudspeaker', 'Loudspeaker'));
+  for (const { name, level } of desks) {
+    if (desks.length > 1) byId('desk-levels').append(el('h3', {}, name));
+    byId('desk-levels').append(levelBar(`${level}.microphone`, 'Microphone'), levelBar(`${level}.loudspeaker`, 'Loudspeaker'));
+  }
   byId('ports').append(...ports.map((port) => portModule(port, channels)));
   byId('radio').hidden = ports.length === 0;
   byId('links').append(...links.map((link) => joinLink(link, tls?.origins[0])));
