@@ -432,7 +432,9 @@ impl Executor {
     /// Carries out what the core decided, in its order.
     fn apply(&mut self) {
         self.failed_gates.clear();
-        self.parts.lines.emergency(self.control.emergency().is_some()); // before anything is keyed for it
+        let emergency = self.control.emergency().is_some();
+        self.parts.lines.emergency(emergency); // before anything is keyed for it
+        self.parts.endpoints.iter().for_each(|endpoint| endpoint.emergency(emergency));
         while let Some(effect) = self.control.next_effect() {
             self.stale = true;
             match effect {

@@ -9,17 +9,21 @@ import { waitFor } from './wait.mjs';
 const DESK_HZ = 1200;
 const OPS_HZ = 400;
 const MEDICAL_HZ = 800;
+const DISPATCH_HZ = 600;
 const ARMING_HZ = 880;
 /** How much the desk's loudspeaker is turned down while its microphone is open. */
 const DIM_DB = -20;
 /** How much other channels are turned down under the one that the desk talked on last. */
 const DUCK_DB = -12;
+/** How much louder an emergency is than anything else. */
+const EMERGENCY_DB = 6;
 
 let sounds;
 let gateway;
 let browser;
 let onOps;
 let onMedical;
+let dispatcher; // on ops
 let ear; // on ops
 let loudspeaker;
 
@@ -30,6 +34,7 @@ before(async () => {
   browser = await Browser.launch();
   onOps = await browser.talkPage(gateway, { user: 'olga', name: 'Olga', channels: ['ops'] }, OPS_HZ);
   onMedical = await browser.talkPage(gateway, { user: 'mark', name: 'Mark', channels: ['medical'] }, MEDICAL_HZ);
+  dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, DISPATCH_HZ);
   ear = await listen(onOps.page);
   loudspeaker = await sounds.record('desk_spk');
 });
@@ -177,7 +182,6 @@ test('cutting off one channel leaves no hole in what the loudspeaker plays of an
   await onOps.press('ops');
   await onOps.granted('ops');
   await sounding(OPS_HZ, from);
-  const dispatcher = await browser.talkPage(gateway, { user: 'dora', name: 'Dora', role: 'dispatch', channels: ['ops'] }, 600);
   from = now();
   await dispatcher.pressPriority('ops');
   await dispatcher.granted('ops');
@@ -216,6 +220,27 @@ test('while the emergency button is held, the loudspeaker sounds a tone and the 
   assert.deepEqual(await gateway.audit("action = 'emergency_broadcast.start'"), []);
 });
 
+test('an emergency is the loudest that the loudspeaker plays', async (t) => {
+  let from = now();
+  await dispatcher.pressPriority('ops');
+  await dispatcher.granted('ops');
+  const ordinary = await sounding(DISPATCH_HZ, from);
+  await dispatcher.release();
+  await dispatcher.idle('ops');
+  await dispatcher.page.locator('#emergency-guard').click();
+  await dispatcher.page.locator('#emergency').hover();
+  await dispatcher.page.mouse.down();
+  await onMedical.until('the emergency', (state) => state.emergency);
+  from = now();
+  await sounding(DISPATCH_HZ, from);
+  const louder = await comparedTo(ordinary, DISPATCH_HZ);
+  t.diagnostic(`louder by ${louder.toFixed(1)} dB`);
+  // Where that would clip, the limiter takes a little back.
+  assert.ok(louder > EMERGENCY_DB - 2 && louder < EMERGENCY_DB + 0.5, `louder by ${louder} dB`);
+  await dispatcher.release();
+  await onMedical.until('the end of the emergency', (state) => !state.emergency);
+});
+
 test('no script of any page failed', () => {
-  for (const page of [onOps, onMedical]) page.assertNoTroubles();
+  for (const page of [onOps, onMedical, dispatcher]) page.assertNoTroubles();
 });

@@ -120,6 +120,8 @@ pub struct Endpoint {
     /// The stream of the channel that it talked on last.
     selected: AtomicUsize,
     toning: AtomicBool,
+    /// An emergency broadcast runs.
+    emergency: AtomicBool,
     stopping: AtomicBool,
     capture: Gauge,
     playback: Gauge,
@@ -255,6 +257,7 @@ impl Endpoint {
             talking: AtomicBool::new(false),
             selected: AtomicUsize::new(NONE),
             toning: AtomicBool::new(false),
+            emergency: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             capture: Gauge::default(),
             playback: Gauge::default(),
@@ -335,6 +338,11 @@ impl Endpoint {
     /// Sounds the arming tone over everything else, or stops it.
     pub fn sound_tone(&self, sounds: bool) {
         self.toning.store(sounds, Ordering::Release);
+    }
+
+    /// Plays what comes louder while an emergency runs, or as it was.
+    pub fn emergency(&self, runs: bool) {
+        self.emergency.store(runs, Ordering::Release);
     }
 
     fn order(&self, order: Order) {

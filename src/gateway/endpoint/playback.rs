@@ -11,6 +11,7 @@ use crate::gateway::bell::Bell;
 use crate::hardware::audio::sim::Sound;
 use crate::hardware::audio::{AudioError, Playback};
 use crate::media::dsp::chain::Chain;
+use crate::media::dsp::limiter::Limiter;
 use crate::media::dsp::tones;
 use crate::media::voice::mix::{Gain, Mixer};
 use crate::media::voice::playout::{Origin, Playout, Sizes};
@@ -24,6 +25,9 @@ const KEPT: usize = 3;
 const DIM_DB: f32 = -20.0;
 /// How much other channels are turned down under the one that the desk talked on last.
 const DUCK_DB: f32 = -12.0;
+/// How much louder than everything else a loudspeaker plays an emergency (E6), and the peaks it keeps below then.
+const EMERGENCY_DB: f32 = 6.0;
+const EMERGENCY_CEILING_DBFS: f32 = -1.0;
 /// What a loudspeaker sounds while the emergency button is held (E3).
 const ARMING_TONE: Sound = Sound::Tone { hz: 880.0, level_dbfs: -20.0 };
 /// A pause between the courtesy tone and the station's name.
@@ -87,6 +91,8 @@ struct Mouth {
     dim: Gain,
     duck: Gain,
     duck_and_dim: Gain,
+    raise: Gain,
+    limiter: Limiter,
 }
 
 impl Mouth {
@@ -108,6 +114,8 @@ impl Mouth {
             dim: Gain::from_db(DIM_DB),
             duck: Gain::from_db(DUCK_DB),
             duck_and_dim: Gain::from_db(DUCK_DB + DIM_DB),
+            raise: Gain::from_db(EMERGENCY_DB),
+            limiter: Limiter::new(f64::from(i16::MAX) * 10f64.powf(f64::from(EMERGENCY_CEILING_DBFS) / 20.0)),
         })
     }
 
@@ -185,12 +193,14 @@ impl Mouth {
     /// The sum of what the streams said so many frames ago.
     fn mix(&mut self, ago: usize, endpoint: &Endpoint) -> Frame {
         let dims = !self.is_port && endpoint.talking.load(Ordering::Acquire);
+        let raises = !self.is_port && endpoint.emergency.load(Ordering::Acquire);
         let selected = endpoint.selected.load(Ordering::Acquire);
         let ducks = self.streams.get(selected).is_some_and(|stream| stream.sounding[ago].0);
         for (n, stream) in self.streams.iter().enumerate() {
             let (sounds, frame) = &stream.sounding[ago];
             if *sounds {
                 let gain = match (ducks && n != selected, dims) {
+                    _ if raises => self.raise,
                     (false, false) => Gain::UNITY,
                     (false, true) => self.dim,
                     (true, false) => self.duck,
@@ -199,7 +209,8 @@ impl Mouth {
                 self.mixer.add(frame, gain);
             }
         }
-        let mut frame = self.mixer.take();
+        let limiter = &mut self.limiter;
+        let mut frame = self.mixer.take_through(|sample| if raises { limiter.run(sample) } else { sample });
         self.chain.run(&mut frame);
         frame
     }
@@ -280,4 +291,161 @@ pub fn playback_thread(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MediaEnd;
+    use super::*;
+    use crate::base::{BurstId, SessionId, SourceId};
+    use crate::media::voice::codec::{Encoder, MAX_PACKET_BYTES};
+    use crate::media::voice::signal::{amplitude, sine};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const OPS_HZ: f64 = 400.0;
+    const MEDICAL_HZ: f64 = 1000.0;
+    const PEAK: f64 = 8000.0;
+
+    /// Holds what it was given until it is flushed.
+    #[derive(Default)]
+    struct Card {
+        held: Vec<Frame>,
+        flushes: usize,
+    }
+
+    impl Playback for Card {
+        fn write(&mut self, frame: &Frame) -> Result<(), AudioError> {
+            self.held.push(*frame);
+            Ok(())
+        }
+
+        fn buffered(&self) -> Duration {
+            FRAME_TIME * self.held.len() as u32
+        }
+
+        fn flush(&mut self) {
+            self.held.clear();
+            self.flushes += 1;
+        }
+
+        fn xruns(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A desk or port with the channels ops and medical, on each of which a burst of a tone is sent.
+    struct Bench {
+        endpoint: Arc<Endpoint>,
+        end: PlaybackEnd,
+        media: MediaEnd,
+        mouth: Mouth,
+        card: Card,
+        talkers: [(f64, Encoder); 2],
+        sent: u64,
+    }
+
+    impl Bench {
+        fn new(is_port: bool) -> Self {
+            let names = ("in".into(), "out".into());
+            let channels = ["ops".into(), "medical".into()];
+            let (endpoint, _, mut end, media) = Endpoint::new(SessionId(1), SourceId(1), names, &channels);
+            let packets = std::mem::take(&mut end.packets);
+            let mouth = Mouth::new(&EndpointPlan::plain("Desk", is_port), packets).unwrap();
+            let talkers = [OPS_HZ, MEDICAL_HZ].map(|hz| (hz, Encoder::new(5).unwrap()));
+            Bench { endpoint, end, media, mouth, card: Card::default(), talkers, sent: 0 }
+        }
+
+        /// Both, one or none of the bursts (of these numbers) go on for some frames; what is played.
+        fn play(&mut self, bursts: [Option<u64>; 2], frames: usize) -> Vec<i16> {
+            let mut played = Vec::new();
+            for _ in 0..frames {
+                for (n, burst) in bursts.into_iter().enumerate() {
+                    let Some(burst) = burst else { continue };
+                    let (hz, encoder) = &mut self.talkers[n];
+                    let mut packet = [0; MAX_PACKET_BYTES];
+                    let length = encoder.encode(&sine(*hz, PEAK, self.sent as usize), &mut packet).unwrap();
+                    let timestamp = self.sent as u32 * FRAME as u32;
+                    self.media.sinks[n].1.push(BurstId(burst), self.sent, timestamp, &packet[..length]);
+                }
+                self.sent += 1;
+                self.mouth.take_packets();
+                while let Ok(order) = self.end.orders.pop() {
+                    self.mouth.obey(order, &mut self.card, &self.endpoint).unwrap();
+                }
+                played.extend(self.mouth.next(&self.endpoint));
+            }
+            played
+        }
+    }
+
+    /// How loud a tone is at the end of it, in dB of how it was said.
+    fn decibel(sound: &[i16], hz: f64) -> f64 {
+        20.0 * (amplitude(&sound[sound.len() - 20 * FRAME..], hz) / PEAK).max(1e-6).log10()
+    }
+
+    fn is(db: f64, wanted: f32) -> bool {
+        (db - f64::from(wanted)).abs() < 1.0
+    }
+
+    #[test]
+    fn channels_are_mixed_ducked_under_the_one_it_talked_on_last_and_dimmed_while_it_talks() {
+        let mut bench = Bench::new(false);
+        let heard = bench.play([Some(1), Some(2)], 50);
+        assert!(is(decibel(&heard, OPS_HZ), 0.0) && is(decibel(&heard, MEDICAL_HZ), 0.0));
+        bench.endpoint.talk("ops".into(), BurstId(9));
+        let heard = bench.play([None, Some(2)], 50);
+        assert!(is(decibel(&heard, MEDICAL_HZ), DIM_DB), "{}", decibel(&heard, MEDICAL_HZ));
+        bench.endpoint.stop_talking(&"ops".into(), BurstId(9));
+        let heard = bench.play([Some(3), Some(2)], 50);
+        assert!(is(decibel(&heard, OPS_HZ), 0.0) && is(decibel(&heard, MEDICAL_HZ), DUCK_DB));
+        let heard = bench.play([None, Some(2)], 50);
+        assert!(is(decibel(&heard, MEDICAL_HZ), 0.0), "nothing to duck under");
+    }
+
+    #[test]
+    fn e6_an_emergency_is_loudest_neither_ducked_nor_dimmed_and_clips_nothing() {
+        let mut bench = Bench::new(false);
+        bench.endpoint.talk("ops".into(), BurstId(9));
+        bench.endpoint.emergency(true);
+        let heard = bench.play([None, Some(2)], 50);
+        assert!(is(decibel(&heard, MEDICAL_HZ), EMERGENCY_DB), "{}", decibel(&heard, MEDICAL_HZ));
+        let heard = bench.play([Some(3), Some(2)], 50);
+        let ceiling = f32::from(i16::MAX) * 10f32.powf(EMERGENCY_CEILING_DBFS / 20.0);
+        let loudest = heard.iter().map(|s| f32::from(s.saturating_abs())).fold(0.0, f32::max);
+        assert!(loudest <= ceiling + 1.0, "{loudest} of {ceiling}");
+        bench.endpoint.emergency(false);
+        let heard = bench.play([None, Some(2)], 50);
+        assert!(is(decibel(&heard, MEDICAL_HZ), DIM_DB));
+    }
+
+    #[test]
+    fn f3_a_cut_takes_what_the_card_still_holds_of_it_and_leaves_the_others() {
+        let mut bench = Bench::new(false);
+        bench.play([Some(1), Some(2)], 50);
+        bench.card.held = vec![[7; FRAME]; 2]; // what has not sounded
+        bench.endpoint.cut(&"ops".into(), BurstId(1));
+        let heard = bench.play([None, Some(2)], 1);
+        assert_eq!((bench.card.flushes, bench.card.held.len()), (1, 2), "given again, without the burst that was cut");
+        let sound: Vec<i16> = bench.card.held.iter().flatten().copied().chain(heard).collect();
+        assert!(amplitude(&sound, OPS_HZ) < PEAK / 100.0 && amplitude(&sound, MEDICAL_HZ) > PEAK / 2.0);
+        bench.endpoint.cut(&"ops".into(), BurstId(1));
+        bench.play([None, Some(2)], 1);
+        assert_eq!(bench.card.flushes, 1, "nothing more of it sounds, so nothing is thrown away");
+    }
+
+    #[test]
+    fn a_port_plays_from_when_it_may_to_when_it_is_stopped_and_nothing_at_any_other_time() {
+        let mut bench = Bench::new(true);
+        let silent = |sound: Vec<i16>| sound.iter().all(|sample| *sample == 0);
+        assert!(silent(bench.play([Some(1), None], 20)), "not keyed");
+        bench.endpoint.play_from(mono_now() + Duration::from_secs(3600));
+        assert!(silent(bench.play([Some(1), None], 20)), "lead-in");
+        bench.endpoint.play_from(mono_now());
+        let heard = bench.play([Some(1), None], 50);
+        assert!(is(decibel(&heard, OPS_HZ), 0.0));
+        bench.endpoint.stop_playing(None);
+        assert!(silent(bench.play([Some(1), None], 20)), "unkeyed");
+        assert_eq!(bench.card.flushes, 1);
+    }
 }

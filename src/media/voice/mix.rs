@@ -51,8 +51,13 @@ impl Mixer {
 
     /// The sum; starts anew.
     pub fn take(&mut self) -> Frame {
+        self.take_through(|sample| sample)
+    }
+
+    /// The sum, each sample changed before it has to fit; starts anew.
+    pub fn take_through(&mut self, mut change: impl FnMut(f64) -> f64) -> Frame {
         // `as` saturates.
-        let frame = self.sum.map(|sum| sum.round() as i16);
+        let frame = self.sum.map(|sum| change(f64::from(sum)).round() as i16);
         self.sum = [0.0; FRAME];
         frame
     }

@@ -63,4 +63,12 @@ pub(crate) mod signal {
         let rises = samples.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
         rises as f64 * f64::from(RATE) / samples.len() as f64
     }
+
+    /// How loud a tone is in a signal: its peak.
+    pub fn amplitude(samples: &[i16], hz: f64) -> f64 {
+        let step = hz * std::f64::consts::TAU / f64::from(RATE);
+        let parts = samples.iter().enumerate().map(|(n, s)| (f64::from(*s), n as f64 * step));
+        let (i, q) = parts.fold((0.0, 0.0), |(i, q), (s, angle)| (i + s * angle.cos(), q + s * angle.sin()));
+        2.0 * f64::hypot(i, q) / samples.len() as f64
+    }
 }
