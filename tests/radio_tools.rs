@@ -153,6 +153,24 @@ fn the_parrot_waits_for_a_voice_keys_and_says_it_back() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn ctrl_c_ends_a_tone_on_the_air_at_once() -> Result<()> {
+    let sound = SoundServer::start(&["radio_rx", "radio_tx"])?;
+    std::fs::write(sound.dir().join("event.toml"), EVENT)?;
+    let arguments = "audio tone --config event.toml --radio vhf --key --seconds 60";
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let mut command = tool(&sound, &arguments);
+    let mut program = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    until(&mut program, &mut said, "Ctrl-C unkeys")?;
+    let interrupted = Command::new("kill").arg("-INT").arg(program.id().to_string()).status()?;
+    ensure!(interrupted.success(), "the signal was not sent");
+    let ended = program.wait_with_output()?;
+    assert_eq!(ended.status.code(), Some(130));
+    contains(&String::from_utf8(ended.stderr)?, "unkeyed; ended before its time");
+    Ok(())
+}
+
 #[tokio::test]
 async fn while_a_gateway_runs_it_is_asked_for_its_meters_and_nobody_else_keys_its_radio() -> Result<()> {
     let gateway = Gateway::demo().await?;

@@ -4,6 +4,7 @@ mod align;
 #[cfg(test)]
 mod align_tests;
 mod asking;
+mod delays;
 mod edit;
 mod measure;
 pub mod port;

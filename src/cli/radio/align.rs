@@ -12,8 +12,8 @@ use crate::cli::audio::verdict;
 use crate::gateway::radio_config::{CarrierFrom, Radio};
 use crate::hardware::audio::FRAME;
 use crate::hardware::audio::sim::Sound;
-use crate::media::voice::level::{Level, Meter};
-use crate::media::voice::{Frame, SILENCE};
+use crate::media::voice::Frame;
+use crate::media::voice::level::Level;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, Write};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const QUIET_TIME: Duration = Duration::from_secs(2);
 const SPEECH_TIME: Duration = Duration::from_secs(5);
 const TONE_TIME: Duration = Duration::from_secs(5);
 /// What the transmit level is set by.
-const TONE: Sound = Sound::Tone { hz: 1000.0, level_dbfs: -12.0 };
+pub(super) const TONE: Sound = Sound::Tone { hz: 1000.0, level_dbfs: -12.0 };
 /// How often a level is tried.
 const TRIES: usize = 10;
 /// A second of speech is enough to judge it.
@@ -33,16 +33,8 @@ const LONGEST_CARRIER: Duration = Duration::from_secs(30);
 const CLOSED_FRAMES: usize = 25;
 /// What is looked at after the end of a transmission.
 const AFTER: Duration = Duration::from_millis(500);
-const AFTER_TRANSMISSION: Duration = Duration::from_millis(2200);
-/// Lead-ins that are tried until a far radio says all.
-const LEAD_INS_MS: [u64; 9] = [100, 200, 300, 450, 600, 800, 1000, 1500, 2000];
-/// What a measured delay gets on top.
-const MARGIN: Duration = Duration::from_millis(50);
 /// The highest that the configuration takes.
 const LONGEST_TAIL_MS: u64 = 300;
-const LONGEST_DELAY_MS: u64 = 2000;
-/// A tone at the far radio is as much louder than its noise.
-const FAR_ABOVE_DB: f32 = 10.0;
 
 /// A step that may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,10 +51,10 @@ pub enum Wanted {
 
 /// An alignment.
 pub struct Align<'a, R, W> {
-    port: &'a mut Port,
-    asking: &'a mut Asking<R, W>,
+    pub(super) port: &'a mut Port,
+    pub(super) asking: &'a mut Asking<R, W>,
     /// Where a second radio is heard.
-    far: Option<Ear>,
+    pub(super) far: Option<Ear>,
     patience: Duration,
     steps: Vec<Step>,
     /// RMS of what the card gives while nobody transmits.
@@ -77,7 +69,7 @@ fn tenths(dbfs: f32) -> Value {
     json!((f64::from(dbfs) * 10.0).round() / 10.0)
 }
 
-fn tone_frames(time: Duration) -> impl Iterator<Item = Frame> {
+pub(super) fn tone_frames(time: Duration) -> impl Iterator<Item = Frame> {
     (0..time.as_millis() / FRAME_TIME.as_millis()).map(|n| TONE.frame(n as u64 * FRAME as u64))
 }
 
@@ -137,7 +129,7 @@ impl<'a, R: BufRead, W: Write> Align<'a, R, W> {
         (self.steps, changes.collect())
     }
 
-    fn note<const N: usize>(
+    pub(super) fn note<const N: usize>(
         &mut self,
         name: &'static str,
         result: Outcome,
@@ -391,7 +383,7 @@ impl<'a, R: BufRead, W: Write> Align<'a, R, W> {
     }
 
     /// Transmits; what the far radio heard meanwhile and shortly after.
-    fn send(&mut self, frames: impl Iterator<Item = Frame>) -> anyhow::Result<Vec<Frame>> {
+    pub(super) fn send(&mut self, frames: impl Iterator<Item = Frame>) -> anyhow::Result<Vec<Frame>> {
         if let Some(far) = &self.far {
             far.skip();
         }
@@ -410,112 +402,9 @@ impl<'a, R: BufRead, W: Write> Align<'a, R, W> {
     }
 
     /// The noise of a far radio: what the softest tenth of this is like.
-    fn far_floor(&self, heard: &[Frame]) -> f32 {
+    pub(super) fn far_floor(&self, heard: &[Frame]) -> f32 {
         let mut levels: Vec<f32> = heard.iter().map(|frame| Level::of(frame).rms_dbfs).collect();
         levels.sort_by(f32::total_cmp);
         levels.get(levels.len() / 10).copied().unwrap_or_default().max(-60.0)
-    }
-
-    fn lead_in(&mut self) -> anyhow::Result<()> {
-        if self.far.is_some() {
-            return self.lead_in_by_far_radio();
-        }
-        if self.asking.is_alone() {
-            return self.note("lead-in", Outcome::Skipped, "nobody listens at a far radio".into(), []);
-        }
-        self.asking.wait("Listen at a far radio: two short beeps come, sooner every time they are whole.")?;
-        let beeps = || {
-            let beep = |n: usize| if n % 15 < 8 { TONE.frame((n * FRAME) as u64) } else { SILENCE };
-            (0..30).map(beep)
-        };
-        for ms in LEAD_INS_MS {
-            self.port.radio.lead_in_ms = ms;
-            self.send(beeps())?;
-            if self.asking.agree(&format!("Were both beeps whole, with a lead-in of {ms} ms?"))? {
-                let lead_in = (ms + MARGIN.as_millis() as u64).min(LONGEST_DELAY_MS);
-                self.port.radio.lead_in_ms = lead_in;
-                return self.note(
-                    "lead-in",
-                    Outcome::Pass,
-                    format!("whole from {ms} ms on; {lead_in} ms are set"),
-                    [("whole_from_ms", json!(ms))],
-                );
-            }
-        }
-        self.note("lead-in", Outcome::Fail, "the far radio does not open within two seconds".into(), [])
-    }
-
-    /// What is missing of a tone that began as the transmitter was keyed, however late it arrives.
-    fn lead_in_by_far_radio(&mut self) -> anyhow::Result<()> {
-        self.port.radio.lead_in_ms = 0;
-        let length = Duration::from_millis(2500);
-        let heard = self.send(tone_frames(length))?;
-        let floor = self.far_floor(&heard) + FAR_ABOVE_DB;
-        let steps = heard.iter().flat_map(|frame| frame.chunks_exact(FRAME / 4));
-        let count = steps.filter(|step| {
-            let mut meter = Meter::default();
-            meter.add(step);
-            meter.level().rms_dbfs > floor
-        });
-        let came = Duration::from_millis(5) * count.count() as u32;
-        if came < Duration::from_millis(200) {
-            return self.note(
-                "lead-in",
-                Outcome::Fail,
-                "the far radio hears nothing".into(),
-                [("far_ms", json!(came.as_millis() as u64))],
-            );
-        }
-        let lost = length.saturating_sub(came);
-        let lead_in = ms_up(lost + MARGIN, 10);
-        let measured = [("lost_ms", json!(lost.as_millis() as u64))];
-        if lead_in > LONGEST_DELAY_MS {
-            return self.note("lead-in", Outcome::Fail, "the far radio opens too late".into(), measured);
-        }
-        self.port.radio.lead_in_ms = lead_in;
-        self.note(
-            "lead-in",
-            Outcome::Pass,
-            format!("the far radio opens after {} ms; {lead_in} ms are set", lost.as_millis()),
-            measured,
-        )
-    }
-
-    /// How long the own receiver takes the end of the own transmission for a carrier.
-    fn inhibit(&mut self) -> anyhow::Result<()> {
-        self.asking.wait("The transmitter is keyed for a second; nobody else transmits.")?;
-        self.port.skip();
-        let sent = self.port.transmit(tone_frames(Duration::from_secs(1)))?;
-        let mut last = None;
-        loop {
-            let slice = self.port.next()?;
-            if slice.at > sent.unkeyed + AFTER_TRANSMISSION {
-                break;
-            }
-            if slice.carrier && slice.at + FRAME_TIME > sent.unkeyed {
-                last = Some(slice.at + FRAME_TIME);
-            }
-        }
-        let open = last.map_or(Duration::ZERO, |at| at.since(sent.unkeyed));
-        let measured = [
-            ("own_carrier_ms", json!(open.as_millis() as u64)),
-            ("keyed_ms", json!(sent.unkeyed.since(sent.keyed).as_millis() as u64)),
-        ];
-        let inhibit = ms_up(open + MARGIN, 50);
-        if open.is_zero() {
-            return self.note("inhibit", Outcome::Pass, "the own receiver stays closed".into(), measured);
-        }
-        if inhibit > LONGEST_DELAY_MS {
-            let says =
-                "the own receiver stays open after a transmission; close the squelch, or part the antennas".into();
-            return self.note("inhibit", Outcome::Fail, says, measured);
-        }
-        self.port.radio.inhibit_after_transmit_ms = inhibit;
-        self.note(
-            "inhibit",
-            Outcome::Pass,
-            format!("the own receiver closes {} ms after it; {inhibit} ms are set", open.as_millis()),
-            measured,
-        )
     }
 }
