@@ -29,6 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub const FRAME_TIME: Duration = Duration::from_millis(20);
 /// Frames that wait while nobody listens; then they are dropped.
 const WAITING: usize = 512;
+/// How much later than the one before a frame may be, beyond its length.
+const DRIFT: Duration = Duration::from_millis(1);
 /// A card gives a frame every 20 ms.
 const SILENT_CARD: Duration = Duration::from_secs(5);
 /// What programs say that Ctrl-C has ended.
@@ -86,10 +88,15 @@ impl Ear {
         let stopped = stop.clone();
         std::thread::Builder::new().name("ear".into()).spawn(move || {
             let mut frame = SILENCE;
+            let mut due: Option<Mono> = None;
             while !stopped.load(Ordering::Acquire) {
                 let read = card.read(&mut frame);
                 let failed = read.is_err();
-                let heard = read.map(|()| Heard { at: mono_now() - FRAME_TIME, frame, xruns: card.xruns() });
+                // A card keeps time; that this thread was late moves nothing but by a little, for clocks differ.
+                let now = mono_now() - FRAME_TIME;
+                let at = due.map_or(now, |due| due.min(now));
+                due = Some(at + FRAME_TIME + DRIFT);
+                let heard = read.map(|()| Heard { at, frame, xruns: card.xruns() });
                 sender.try_send(heard).ok(); // nobody listens
                 if failed {
                     return;
