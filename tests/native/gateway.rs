@@ -58,13 +58,18 @@ impl Gateway {
 
     /// Starts an event with the first of these files as its configuration.
     pub async fn with_files(files: &[(&str, &str)]) -> Result<Self> {
+        Self::with_sound(files, Vec::new()).await
+    }
+
+    /// The same with what it finds in its environment, such as a sound server.
+    pub async fn with_sound(files: &[(&str, &str)], environment: Vec<(&'static str, OsString)>) -> Result<Self> {
         let state = TempDir::new()?;
         for (name, text) in files {
             std::fs::write(state.path().join(name), text)?;
         }
         let (config, _) = files.first().context("no configuration")?;
         let config = state.path().join(config);
-        Self::start(state, vec!["--config".into(), config]).await
+        Self::start_in(state, vec!["--config".into(), config], environment).await
     }
 
     /// Starts the demo event as systemd would: news go to this socket, and a sign of life is due within `watchdog`.
@@ -125,6 +130,11 @@ impl Gateway {
     /// Where media goes.
     pub fn media(&self) -> Result<SocketAddr> {
         Ok(self.ready["media"].as_str().context("ready.json names no media address")?.parse()?)
+    }
+
+    /// What `ready.json` says.
+    pub fn ready(&self) -> &Value {
+        &self.ready
     }
 
     /// Where the audit and the token secret are.
