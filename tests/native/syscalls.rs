@@ -35,7 +35,10 @@ pub fn of_thread(pid: u32, name: &str, time: Duration) -> Result<BTreeMap<(i64, 
                 }
             }
             WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..) => {}
-            ended => bail!("'{name}' has ended: {ended:?}"),
+            ended @ (WaitStatus::Exited(..)
+            | WaitStatus::Signaled(..)
+            | WaitStatus::Continued(_)
+            | WaitStatus::StillAlive) => bail!("'{name}' has ended: {ended:?}"),
         }
         ptrace::syscall(thread, None)?;
     }
