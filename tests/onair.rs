@@ -1,4 +1,4 @@
-//! What goes over the air of real sound devices, and what does not: the ends of bursts, and radios that would
+//! What goes over the air of real sound devices, and what does not: the ends of bursts, squelch tails, and radios that would
 //! never stop.
 
 #[expect(dead_code, reason = "other tests use the rest")]
@@ -222,6 +222,51 @@ async fn the_first_and_the_last_50_ms_of_what_a_talker_says_go_out_on_the_radio(
         let middle = span(sound, 1_100.0).context("nothing went out")?;
         ensure!(middle.len() > 1_500 * MS, "{:.0} ms of what was said are left", ms(middle.len()));
     }
+    Ok(())
+}
+
+/// What stands for the noise: a tone that no voice here has, since a codec makes of noise what it likes.
+const NOISE_HZ: f64 = 2_500.0;
+
+/// How many frames have noise in them.
+fn noisy_frames(samples: &[i16]) -> usize {
+    samples.chunks_exact(FRAME).filter(|frame| amplitude(frame, NOISE_HZ) > 1_000.0).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_noise_at_the_end_of_a_carrier_is_not_heard_where_it_is_eliminated() -> Result<()> {
+    let _quiet = QUIET.lock().await;
+    let radios = Radios::start(&["tail_elimination_ms = 300", ""]).await?;
+    let mut listeners = Vec::new();
+    for channel in ["c0", "c1"] {
+        listeners.push(listener(&radios.gateway, &format!("lara-{channel}"), channel).await?);
+    }
+    let sound = [tone(1_000.0, 2_000 * MS, 9_000.0), tone(NOISE_HZ, 3_000 * MS, 9_000.0)].concat();
+    let on_air = [radios.sounds.record("rx0")?, radios.sounds.record("rx1")?];
+    let _playing = [radios.sounds.play("rx0", &sound)?, radios.sounds.play("rx1", &sound)?];
+    for radio in ["r0", "r1"] {
+        radios.gateway.move_line(&format!("{radio}.carrier"), true).await?;
+    }
+    // The squelch shuts when there has been noise for a moment.
+    let began = Instant::now();
+    let newest = |samples: Vec<i16>| noisy_frames(&samples[samples.len().saturating_sub(10 * FRAME)..]);
+    while on_air.iter().any(|on_air| newest(on_air.samples()) < 6) {
+        ensure!(began.elapsed() < SOON, "no noise is on air");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for radio in ["r0", "r1"] {
+        radios.gateway.move_line(&format!("{radio}.carrier"), false).await?;
+    }
+    radios.gateway.audited("action = 'ptt.stop' AND channel = 'c0'").await?;
+    radios.gateway.audited("action = 'ptt.stop' AND channel = 'c1'").await?;
+    tokio::time::sleep(Duration::from_millis(200)).await; // the last packets are on their way
+    let heard: Vec<_> = listeners.iter().map(|listener| decode(&listener.heard())).collect::<Result<_>>()?;
+    let [with, without] = [0, 1].map(|n| noisy_frames(&heard[n]));
+    println!("noise for {} ms with the tail eliminated, {} ms without", 20 * with, 20 * without);
+    ensure!(without >= 2, "there was no noise to eliminate");
+    ensure!(with == 0, "{} ms of noise are heard", 20 * with);
+    let voice = span(&heard[0], 1_000.0).context("no voice was heard")?;
+    ensure!(voice.len() > 1_000 * MS, "the voice is cut too: {:.0} ms are left", ms(voice.len()));
     Ok(())
 }
 
