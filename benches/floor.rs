@@ -358,6 +358,7 @@ fn in_the_core(channels: u64) -> Result<(Vec<Duration>, Vec<Duration>)> {
         desks: Vec::new(),
         ports: Vec::new(),
         tuning: Tuning::default(),
+        misconfigured: false,
     });
     let reply = ReplyId(1);
     let session = |channel: u64, member: u64| SessionId(1_000 + channel * MEMBERS + member);

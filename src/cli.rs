@@ -2,20 +2,29 @@
 
 mod audio;
 mod audit;
+mod backup;
 mod board;
 mod client;
+mod doctor;
 mod emergency;
 mod gpio;
 mod manual;
 mod people;
+mod provision;
+mod radio;
 mod recording;
+mod state;
+mod support;
+mod update;
 
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, Role};
 use crate::gateway::config::{Config, ConfigError};
+use crate::gateway::notes::Note;
 use crate::gateway::{self, Options};
 use crate::hardware::board::BoardError;
 use crate::net::token::{Identity, Tokens};
+use crate::upkeep::UpkeepError;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -29,6 +38,13 @@ const EX_CONFIG: u8 = 78;
 const EX_DATAERR: u8 = 65;
 /// sysexits: something is wrong that the user did not do.
 const EX_UNAVAILABLE: u8 = 69;
+
+/// A check of the box fails.
+const EX_FAILED_CHECK: u8 = 1;
+/// Where the gateway serves pages for this machine.
+const LISTEN: &str = "127.0.0.1:8080";
+/// The UDP port of all media.
+const MEDIA_PORT: u16 = 40000;
 
 #[derive(Parser)]
 #[command(name = "crosspatch", version, about = "Radio gateway: push-to-talk with dispatch priority for events")]
@@ -47,6 +63,23 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Writes, checks, multiplies and takes over the file that says what a box is.
+    Provision(provision::ProvisionArgs),
+    /// Writes all of what makes this box this box into one file: configuration, people, keys.
+    Backup(backup::BackupArgs),
+    /// Puts a backup in the place of what there is.
+    Restore(backup::RestoreArgs),
+    /// Installs another version of the program, and the one before again if it does not become ready.
+    Update(update::UpdateArgs),
+    /// Checks everything that the box needs, and says what to do where something is wrong.
+    Doctor(doctor::DoctorArgs),
+    /// Puts logs, configuration without secrets, checks and versions into one file for whoever helps from afar.
+    SupportBundle(support::SupportArgs),
+    /// Explains the configuration file.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Prints a token that lets a person in.
     Token(Token),
     /// Lists and changes channels.
@@ -55,13 +88,15 @@ enum Command {
     Person(people::PersonArgs),
     /// Lists, adds and lifts bans.
     Ban(people::BanArgs),
-    /// Has the running gateway read its configuration file again: channels, limits and times.
+    /// Has the running gateway read its configuration file again: channels, limits, times and what is kept.
     Reload(people::ReloadArgs),
     /// Looks at sound cards, measures levels, plays tones.
     Audio {
         #[command(subcommand)]
         command: audio::AudioCommand,
     },
+    /// Sets a radio up.
+    Radio(radio::RadioArgs),
     /// Lists board profiles, shows where their lines are.
     Board(board::BoardArgs),
     /// Watches and moves GPIO lines by hand, while no gateway runs.
@@ -84,6 +119,12 @@ enum Command {
     Recording(recording::RecordingArgs),
 }
 
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Prints every key with its range, default and meaning.
+    Reference,
+}
+
 #[derive(Args)]
 struct Run {
     /// The configuration file; without one the demo event runs on the simulated board.
@@ -93,13 +134,13 @@ struct Run {
     #[arg(long)]
     demo: bool,
     /// Pages, signaling and the board's buttons, for this machine only; port 0 picks a free one.
-    #[arg(long, default_value = "127.0.0.1:8080")]
+    #[arg(long, default_value = LISTEN)]
     listen: SocketAddr,
     /// Pages and signaling for the network, over TLS, such as 0.0.0.0:8443.
     #[arg(long, value_name = "ADDR:PORT")]
     listen_tls: Option<SocketAddr>,
     /// The UDP port of all media; 0 picks a free one.
-    #[arg(long, default_value_t = 40000)]
+    #[arg(long, default_value_t = MEDIA_PORT)]
     media_port: u16,
     /// Where the audit, the token secret and ready.json live.
     #[arg(long, default_value = "state")]
@@ -170,12 +211,31 @@ pub fn main() -> ExitCode {
             }
             Err(e) => Err(e.into()),
         },
+        Command::Provision(args) => provision::run(args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Update(args) => update::run(&args),
+        Command::Doctor(args) => match doctor::run(&args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_FAILED_CHECK),
+            Err(e) => Err(e),
+        },
+        Command::SupportBundle(args) => support::run(&args),
+        Command::Config { command: ConfigCommand::Reference } => {
+            print!("{}", crate::gateway::knobs::reference());
+            Ok(())
+        }
         Command::Token(token) => print_token(&token),
         Command::Channel(args) => people::channel(args),
         Command::Person(args) => people::person(args),
         Command::Ban(args) => people::ban(args),
         Command::Reload(args) => people::reload(&args),
         Command::Audio { command } => match audio::run(command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_DATAERR),
+            Err(e) => Err(e),
+        },
+        Command::Radio(args) => match radio::run(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(EX_DATAERR),
             Err(e) => Err(e),
@@ -196,9 +256,12 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("crosspatch: {e:#}");
-            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() {
+            let upkeep = e.downcast_ref::<UpkeepError>();
+            let written = upkeep.is_some_and(|e| matches!(e, UpkeepError::Written(_)));
+            let refused = upkeep.is_some_and(|e| matches!(e, UpkeepError::Refused(_) | UpkeepError::Running));
+            ExitCode::from(if e.is::<ConfigError>() || e.is::<BoardError>() || written {
                 EX_CONFIG
-            } else if e.is::<people::Refused>() {
+            } else if e.is::<people::Refused>() || refused {
                 EX_DATAERR
             } else {
                 EX_UNAVAILABLE
@@ -261,6 +324,9 @@ fn print_token(token: &Token) -> anyhow::Result<()> {
         role: token.role,
         channels: token.channels.iter().map(|c| ChannelId::from(c.as_str())).collect(),
     };
-    println!("{}", tokens.sign(&identity, unix_ms_now() / 1000 + token.expires.as_secs())?);
+    let exp = unix_ms_now() / 1000 + token.expires.as_secs();
+    state::have_noted(&token.state_dir, &[Note::token(&identity, exp)])
+        .context("no token was made, because the audit cannot be told of it")?;
+    println!("{}", tokens.sign(&identity, exp)?);
     Ok(())
 }

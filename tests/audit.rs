@@ -7,11 +7,13 @@
 mod native;
 
 use anyhow::Result;
+use aws_lc_rs::digest::{SHA256, digest};
 use crosspatch::audit::{self, Audit, AuditThread, Checkpoint, Stamped, Trust};
 use crosspatch::base::{Action, BurstId, Mono, Record, Role, WallStamp};
 use native::gateway::Gateway;
 use native::signaling::Signaling;
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -65,6 +67,42 @@ impl File {
     fn broken(&self) -> Option<(i64, String)> {
         broken(&self.path(), &Trust::default())
     }
+}
+
+/// The hash of a record, computed from the file by what `docs/audit.md` says and nothing of ours.
+fn by_the_book(file: &File, seq: i64) -> String {
+    let db = Connection::open(file.path()).unwrap();
+    let before: String = db
+        .query_row("SELECT coalesce((SELECT hash FROM audit WHERE seq = ? - 1), '')", [seq], |row| row.get(0))
+        .unwrap();
+    let mut bytes = match before.as_str() {
+        "" => vec![0; 32],
+        hex => hex
+            .as_bytes()
+            .chunks(2)
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+            .collect(),
+    };
+    db.query_row("SELECT * FROM audit WHERE seq = ?", [seq], |row| {
+        for column in 0..14 {
+            match row.get_ref(column)? {
+                ValueRef::Null => bytes.push(0),
+                ValueRef::Integer(number) => {
+                    bytes.push(1);
+                    bytes.extend(number.to_be_bytes());
+                }
+                ValueRef::Text(text) => {
+                    bytes.push(2);
+                    bytes.extend((text.len() as u32).to_be_bytes());
+                    bytes.extend(text);
+                }
+                other @ (ValueRef::Real(_) | ValueRef::Blob(_)) => panic!("{other:?} is in no record"),
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn broken(path: &Path, trust: &Trust) -> Option<(i64, String)> {
@@ -125,6 +163,27 @@ fn a_changed_record_is_named() {
         let (seq, why) = file.broken().unwrap();
         assert_eq!(seq, 2, "{change}: {why}");
     }
+}
+
+#[test]
+fn each_hash_is_what_the_documentation_says() {
+    let file = File::of(5);
+    for seq in 1..=6 {
+        let stored: String = Connection::open(file.path())
+            .unwrap()
+            .query_row("SELECT hash FROM audit WHERE seq = ?", [seq], |row| row.get(0))
+            .unwrap();
+        assert_eq!(by_the_book(&file, seq), stored, "record {seq}");
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_together_with_its_hash_is_found_at_the_next() {
+    let file = File::of(5);
+    file.tamper("UPDATE audit SET actor = 'u2' WHERE seq = 2");
+    let hash = by_the_book(&file, 2);
+    Connection::open(file.path()).unwrap().execute("UPDATE audit SET hash = ? WHERE seq = 2", [hash]).unwrap();
+    assert_eq!(file.broken().unwrap().0, 3);
 }
 
 #[test]
@@ -217,6 +276,28 @@ fn a_broken_chain_is_told_at_the_next_start_and_gone_on_with() {
     let rows = audit::tail(&file.path(), 4, 10).unwrap();
     let actions: Vec<_> = rows.iter().map(|row| row.action.as_str()).collect();
     assert_eq!(actions, ["system.audit_broken", "system.crash_found", "ptt.start"]);
+}
+
+#[test]
+fn a_record_changed_long_ago_is_told_soon_after_the_start() {
+    let file = File::of(50);
+    // Each end makes a checkpoint, and a start looks no further back than to the last but one.
+    for second in [100, 200, 300] {
+        let (audit, thread) = file.open();
+        file.close(&audit, thread, second);
+    }
+    file.tamper("UPDATE audit SET actor = 'u2' WHERE seq = 2");
+    let (audit, thread) = file.open();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while audit.health().broken.is_none() {
+        assert!(std::time::Instant::now() < deadline, "the whole file is not checked");
+        std::thread::yield_now();
+    }
+    let trouble = audit.health().trouble().unwrap();
+    assert!(trouble.contains("record 2 ") && trouble.contains("audit verify"), "{trouble}");
+    thread.finish();
+    let told = audit::tail(&file.path(), 50, 20).unwrap().into_iter().find(|row| row.action == "system.audit_broken");
+    assert!(told.unwrap().detail["why"].as_str().unwrap().contains("record 2 "));
 }
 
 #[test]

@@ -58,12 +58,17 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Why the audit is degraded, if it is.
-async fn audit_trouble(gateway: &Gateway) -> Result<Option<String>> {
+/// Why a part is degraded, if it is.
+async fn trouble(gateway: &Gateway, part: &str) -> Result<Option<String>> {
     let panel = gateway.get("/api/panel").await?;
     let parts = panel["degraded"].as_array().context("the panel names no degraded parts")?;
-    let audit = parts.iter().find(|part| part["part"] == "audit");
-    Ok(audit.and_then(|part| part["why"].as_str()).map(str::to_owned))
+    let found = parts.iter().find(|found| found["part"] == part);
+    Ok(found.and_then(|found| found["why"].as_str()).map(str::to_owned))
+}
+
+/// Why the audit is degraded, if it is.
+async fn audit_trouble(gateway: &Gateway) -> Result<Option<String>> {
+    trouble(gateway, "audit").await
 }
 
 /// Waits until the audit is in trouble or out of it, and says why it is.
@@ -93,6 +98,25 @@ async fn a_gateway_whose_audit_cannot_be_opened_starts_and_says_so() -> Result<(
     wait_audit(&gateway, false).await?;
     gateway.audited("action = 'ptt.start' AND actor = 'anna'").await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_runs_from_memory_since_its_data_partition_is_missing_says_so() -> Result<()> {
+    let outer = TempDir::new()?;
+    let why = "the data partition is not there";
+    let prepare = |state: &Path| std::fs::write(state.join("in-memory.txt"), format!("{why}\n"));
+    let gateway = Gateway::demo_prepared(outer.path(), prepare).await?;
+    let deadline = Instant::now() + SOON;
+    loop {
+        match trouble(&gateway, "state directory").await? {
+            Some(told) => {
+                assert_eq!(told, why);
+                return Ok(());
+            }
+            None => ensure!(Instant::now() < deadline, "the panel never says so"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn ask(session: &mut Signaling, kind: &str, data: Value) -> Result<()> {

@@ -21,3 +21,77 @@ fn ends_with(page: &str, first_line: &str, made: &str) {
 fn the_page_of_lamp_codes_is_the_table_of_the_core() {
     ends_with("lamps.md", "| the lamp |", &crosspatch::control::codes_as_markdown());
 }
+
+#[test]
+fn the_reference_of_the_configuration_is_what_the_parser_takes() {
+    ends_with("configuration.md", "## `[event]`", &crosspatch::gateway::knobs::reference());
+}
+
+#[test]
+fn the_parts_of_the_interface_are_those_that_are_worked_out() {
+    ends_with("technician.md", "| part | value | why |", &crosspatch::hardware::interface::parts_as_markdown());
+}
+
+/// The pages that people read with the program at hand.
+const PAGES: &[&str] =
+    &["README.md", "docs/technician.md", "docs/dispatcher.md", "docs/operator.md", "docs/configuration.md"];
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    for name in PAGES {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        for link in page(name).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let leads = link.is_empty() || link.starts_with("http") || file.parent().unwrap().join(link).exists();
+            assert!(leads, "{name}: there is no {link}");
+        }
+    }
+}
+
+#[test]
+fn every_command_in_the_documentation_is_one() {
+    let known = |words: &[&str]| {
+        let shown = std::process::Command::new(env!("CARGO_BIN_EXE_crosspatch")).args(words).arg("--help").output();
+        shown.unwrap().status.success()
+    };
+    let mut seen = 0;
+    for name in PAGES {
+        let text = page(name);
+        // In code only: prose speaks of the program by its name, too.
+        let commands = text.split("`crosspatch ").skip(1).chain(text.split("\ncrosspatch ").skip(1));
+        for command in commands {
+            let is_word = |word: &&str| word.chars().next().is_some_and(|c| c.is_ascii_lowercase());
+            let end = |c: char| c.is_whitespace() || "`,;:".contains(c);
+            let words: Vec<_> = command.split(end).take(2).take_while(is_word).collect();
+            let is_known = known(&words) || known(&words[..1]) && !known(&["-"]) && !has_commands(words[0]);
+            assert!(is_known, "{name}: crosspatch {words:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "they are found: {seen}");
+}
+
+/// True for a command that is made of others, so that its second word has to be one of them.
+fn has_commands(word: &str) -> bool {
+    matches!(
+        word,
+        "audit" | "audio" | "ban" | "board" | "channel" | "config" | "emergency" | "gpio" | "person" | "recording"
+    )
+}
+
+#[test]
+fn every_desk_in_the_documentation_is_a_valid_configuration() {
+    let page = include_str!("../docs/desk.md");
+    let demo = include_str!("../src/gateway/demo.toml");
+    let event = demo.split("[[desk]]").next().unwrap();
+    let examples: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let (board, desk) = example.split_once("[[desk]]").unwrap();
+        let board = if board.contains("board =") { board } else { "board = \"rpi-4b\"\n" };
+        crosspatch::gateway::config::Config::parse(&format!("{board}{event}[[desk]]{desk}"), "desk.md").unwrap();
+    }
+}

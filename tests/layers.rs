@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A room may import rooms of lower layers, and itself.
 const LAYERS: &[&[&str]] = &[
     &["base"],
-    &["control", "audit", "media", "hardware", "net", "people", "recorder"],
+    &["control", "audit", "media", "hardware", "net", "people", "recorder", "doctor"],
     &["wire"],
     &["gateway"],
+    &["upkeep"],
     &["cli"],
 ];
 

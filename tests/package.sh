@@ -48,6 +48,11 @@ install_deb "$NEWER"
 tail -n 1 "$CONFIG" | grep -q technician || fail "the upgrade changed the configuration"
 [ -e "$STATE/audit.sqlite" ] || fail "the upgrade lost the audit"
 
+# A key of another version is refused with its line and what to write in its place, and the gateway is told so before it starts.
+sed 's/^emergency_hold_ms/emergency_hold/' "$CONFIG" >"$ROOT/tmp/old.toml"
+told=$(inside crosspatch check --config /tmp/old.toml 2>&1) && fail "it takes a key that it does not know"
+grep -q 'old.toml:4: unknown field `emergency_hold`.*write `emergency_hold_ms`' <<<"$told" || fail "it refuses a key without saying what to write: $told"
+
 step "removing"
 inside dpkg --remove crosspatch >/dev/null 2>&1 || fail "it cannot be removed"
 [ ! -e "$ROOT/usr/bin/crosspatch" ] || fail "the program is still there"

@@ -159,7 +159,7 @@ async fn a_burst_that_a_crash_cuts_short_is_kept_up_to_the_last_second() -> Resu
 
 /// Runs a recorder over bursts of 100 packets each of which loses `lost`, and says what it told and where its files are.
 fn recorded(dir: &Path, bursts: u64, lost: std::ops::Range<u64>, keep: Keep) -> Result<Vec<Record>> {
-    let plan = Plan { channels: ["ops".into()].into(), dir: dir.to_owned(), keep, iso_8601, wall_floor_ms: 0 };
+    let plan = Plan { channels: ["ops".into()].into(), dir: dir.to_owned(), keep, iso_8601 };
     let (sender, told) = std::sync::mpsc::channel();
     let (recorder, thread) = recorder::start(plan, move |news| match news {
         News::Record(record) => drop(sender.send(record)),

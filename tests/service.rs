@@ -1,19 +1,21 @@
-//! The systemd unit: every line has its reason, and what it runs is there.
+//! The systemd units: every line has its reason, and what they run is there.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::path::Path;
 use std::process::Command;
 
-fn unit() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/crosspatch.service")).unwrap()
+fn units() -> Vec<String> {
+    let dir = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")).unwrap();
+    let paths = dir.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "service"));
+    paths.map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
 #[test]
-fn every_line_of_the_unit_has_its_reason_above_it() {
-    let text = unit();
-    let lines: Vec<_> = text.lines().collect();
-    assert!(lines.iter().filter(|l| l.contains('=')).count() > 30, "this is the unit");
+fn every_line_of_the_units_has_its_reason_above_it() {
+    let units = units();
+    let lines: Vec<_> = units.iter().flat_map(|text| text.lines()).collect();
+    assert!(lines.iter().filter(|l| l.contains('=')).count() > 30, "these are the units");
     for (above, line) in lines.iter().zip(&lines[1..]) {
         let is_setting = !line.is_empty() && !line.starts_with(['#', '[']);
         assert!(!is_setting || above.starts_with("# "), "'{line}' has no reason");
@@ -21,17 +23,22 @@ fn every_line_of_the_unit_has_its_reason_above_it() {
 }
 
 #[test]
-fn every_command_of_the_unit_is_one_of_ours() {
-    let text = unit();
-    let commands = text.lines().filter_map(|l| l.strip_prefix("Exec")?.split_once('=')).map(|(_, command)| command);
+fn every_command_of_the_units_is_one_of_ours() {
+    let units = units();
+    let commands = units
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|l| l.strip_prefix("Exec")?.split_once('='))
+        .map(|(_, command)| command);
     let commands = commands.map(|c| c.trim_start_matches(['-', '+']));
     let ours: Vec<_> = commands.filter_map(|c| c.strip_prefix("/usr/bin/crosspatch ")).collect();
-    assert_eq!(ours.len(), 4, "it checks, runs, reloads and unkeys: {ours:?}");
+    assert_eq!(ours.len(), 7, "they provision, update, restore, check, run, reload and unkey: {ours:?}");
     for command in ours {
-        let mut words = command.split(' ');
-        let help = Command::new(env!("CARGO_BIN_EXE_crosspatch")).args([words.next().unwrap(), "--help"]).output();
+        let words: Vec<_> = command.split(' ').collect();
+        let named = words.iter().take_while(|w| w.bytes().all(|b| b.is_ascii_lowercase())).chain([&"--help"]);
+        let help = Command::new(env!("CARGO_BIN_EXE_crosspatch")).args(named).output();
         let help = String::from_utf8(help.unwrap().stdout).unwrap();
-        for option in words.filter(|w| w.starts_with("--")) {
+        for option in words.into_iter().filter(|w| w.starts_with("--")) {
             assert!(help.contains(option), "'{command}': there is no {option} in {help}");
         }
     }

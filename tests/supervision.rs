@@ -6,6 +6,7 @@ mod native;
 
 use anyhow::{Context, Result, ensure};
 use native::gateway::Gateway;
+use native::syscalls;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -178,6 +179,31 @@ async fn a_chip_that_is_unplugged_unkeys_is_told_as_a_degraded_part_and_heals_wi
     ensure!(!is_active(&gateway, "radio.vhf.ptt").await?, "nobody talks, though the button was pressed before");
     gateway.move_line("desk.ptt.security", true).await?;
     wait_until(&supervisor, &gateway, "radio.vhf.ptt", true).await
+}
+
+/// A lock that nobody else has makes no system call: that the sources name none is another test's.
+#[tokio::test]
+async fn audio_threads_wait_for_nobody_while_there_are_bursts_in_both_directions() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    for thread in ["VHF 1 in", "VHF 1 out", "Desk 1 in", "Desk 1 out"] {
+        let (pid, name) = (gateway.pid(), thread.to_owned());
+        let calls = tokio::task::spawn_blocking(move || syscalls::of_thread(pid, &name, Duration::from_secs(4)));
+        for _ in 0..3 {
+            for line in ["desk.ptt.security", "radio.vhf.carrier"] {
+                gateway.move_line(line, true).await?;
+                tokio::time::sleep(Duration::from_millis(400)).await; // of a burst
+                gateway.move_line(line, false).await?;
+                tokio::time::sleep(Duration::from_millis(200)).await; // of a pause
+            }
+        }
+        let calls = calls.await??;
+        println!("{thread}: {calls:?}");
+        syscalls::are_those_of_an_audio_thread(&calls).with_context(|| thread.to_owned())?;
+    }
+    for who in ["desk-1", "radio-vhf"] {
+        gateway.audited(&format!("actor = '{who}' AND action LIKE '%ptt%start'")).await?;
+    }
+    Ok(())
 }
 
 /// A log pipe that breaks, as when the terminal is closed that the gateway was started from.

@@ -70,7 +70,7 @@ impl World {
             board: "board 'sim'".into(),
             lines: Box::new(board.open()),
             audit: audit.clone(),
-            wall_floor_ms: 0,
+            wall: audit.wall(),
             clock: WallClock { unix_ms_at_zero: 1_700_000_000_000 },
             gates: gates.clone(),
             media,

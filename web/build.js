@@ -5,7 +5,7 @@ import { copyFile, mkdir, rm } from 'node:fs/promises';
 await rm('dist', { recursive: true, force: true });
 await mkdir('dist');
 await build({
-  entryPoints: ['src/talk.js', 'src/panel.js', 'src/timeline.js'],
+  entryPoints: ['src/talk.js', 'src/panel.js', 'src/timeline.js', 'src/doctor.js'],
   outdir: 'dist',
   bundle: true,
   minify: true,
@@ -14,6 +14,6 @@ await build({
   legalComments: 'none',
   logLevel: 'info',
 });
-for (const name of ['index.html', 'talk.html', 'trust.html', 'timeline.html', 'style.css', 'timeline.css']) {
+for (const name of ['index.html', 'talk.html', 'trust.html', 'timeline.html', 'doctor.html', 'style.css', 'timeline.css', 'doctor.css']) {
   await copyFile(`src/${name}`, `dist/${name}`);
 }

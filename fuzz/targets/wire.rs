@@ -69,6 +69,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 | Effect::Close { .. }
                 | Effect::Play { .. }
                 | Effect::EndPlay { .. }
+                | Effect::StopPlay { .. }
+                | Effect::Sign { .. }
                 | Effect::Tone { .. }
                 | Effect::Line { .. } => {}
             }

@@ -10,6 +10,7 @@
 
 mod anchor;
 mod chain;
+mod check;
 mod export;
 mod memory;
 mod query;
@@ -19,7 +20,9 @@ mod store;
 mod verify;
 mod writer;
 
+use crate::base::clock::Wall;
 use crate::base::{Beat, Mono, Pulse, Record, WallStamp};
+use check::Found;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -115,8 +118,22 @@ pub struct Health {
     pub lost: u64,
     /// Why records do not reach the disk now, if they do not.
     pub failing: Option<String>,
-    /// Why the chain could not be trusted at the start, if so.
+    /// Why the chain of this file cannot be trusted, if so.
     pub broken: Option<String>,
+}
+
+impl Health {
+    /// What a technician has to know now, if anything.
+    #[must_use]
+    pub fn trouble(self) -> Option<String> {
+        let broken = |why| {
+            format!(
+                "its chain is broken: {why}; see it with: crosspatch audit verify; a new one is begun where the file is \
+                 moved away while the gateway is stopped"
+            )
+        };
+        self.failing.or(self.broken.map(broken))
+    }
 }
 
 /// What travels to the writer.
@@ -124,10 +141,8 @@ enum Message {
     Write(Box<Stamped>),
     /// Commit, then say whether everything is on disk.
     Flush(SyncSender<bool>),
-    /// Keep so much from now on.
-    Retain(Retention),
     Finish,
-    /// Somebody asks whether the writer is alive.
+    /// Something is laid ready, or somebody asks whether the writer is alive.
     Tick,
 }
 
@@ -135,12 +150,12 @@ impl Message {
     fn is_emergency(&self) -> bool {
         match self {
             Message::Write(stamped) => stamped.record.action.is_emergency(),
-            Message::Flush(_) | Message::Retain(_) | Message::Finish | Message::Tick => false,
+            Message::Flush(_) | Message::Finish | Message::Tick => false,
         }
     }
 }
 
-/// Called with the reason when records stop reaching the disk, and without when they do again.
+/// Called with the reason when something is wrong, and without when it is well again.
 type Listener = Box<dyn Fn(Option<String>) + Send>;
 
 /// Lost records that the audit has not told of yet.
@@ -163,7 +178,11 @@ struct Shared {
     listener: Mutex<Option<Listener>>,
     set_aside: Mutex<Option<PathBuf>>,
     broken: Mutex<Option<String>>,
+    /// Laid ready for the writer: how much is kept from now on, and what the check of the whole file has found.
+    retention: Mutex<Option<Retention>>,
+    found: Mutex<Option<Found>>,
     beat: Arc<Beat>,
+    wall: Wall,
 }
 
 impl Shared {
@@ -204,12 +223,31 @@ impl Shared {
     fn set_failing(&self, why: Option<String>) -> bool {
         let mut failing = lock(&self.failing);
         let news = *failing != why;
-        failing.clone_from(&why);
+        *failing = why;
         drop(failing);
-        if let Some(listener) = lock(&self.listener).as_ref().filter(|_| news) {
-            listener(why);
+        if news {
+            self.tell();
         }
         news
+    }
+
+    /// Notes that the chain cannot be trusted; true if that is news.
+    fn set_broken(&self, why: &str) -> bool {
+        let news = lock(&self.broken).replace(why.to_owned()).is_none_or(|before| before != why);
+        if news {
+            self.tell();
+        }
+        news
+    }
+
+    fn tell(&self) {
+        if let Some(listener) = lock(&self.listener).as_ref() {
+            listener(self.health().trouble());
+        }
+    }
+
+    fn health(&self) -> Health {
+        Health { lost: self.lost(), failing: lock(&self.failing).clone(), broken: lock(&self.broken).clone() }
     }
 }
 
@@ -243,10 +281,18 @@ impl Audit {
         }
     }
 
-    /// Has `listener` called on the writer's thread, from now on, with the reason when records stop reaching the disk and
-    /// without one when they do again. How it is now, [`Audit::health`] tells.
-    pub fn on_failing(&self, listener: impl Fn(Option<String>) + Send + 'static) {
-        *lock(&self.shared.listener) = Some(Box::new(listener));
+    /// Calls `now` with what is wrong at this moment, if anything, and has `later` called on the writer's thread whenever
+    /// that has changed.
+    pub fn on_trouble(&self, now: impl FnOnce(Option<String>), later: impl Fn(Option<String>) + Send + 'static) {
+        let mut listener = lock(&self.shared.listener); // held, lest news overtake what is told now
+        now(self.health().trouble());
+        *listener = Some(Box::new(later));
+    }
+
+    /// Wall time, never behind what the file has.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        self.shared.wall.clone()
     }
 
     /// Waits until everything written before is on disk.
@@ -263,12 +309,11 @@ impl Audit {
         }
     }
 
-    /// Keeps so much from now on; without this everything. Waits for room in the queue.
-    ///
-    /// # Errors
-    /// [`AuditError::Closed`] after the end.
-    pub fn retain(&self, retention: Retention) -> Result<(), AuditError> {
-        self.queue_sender.send(Message::Retain(retention)).map_err(|_| AuditError::Closed)
+    /// Keeps so much from now on; without this everything. Never blocks.
+    pub fn retain(&self, retention: Retention) {
+        *lock(&self.shared.retention) = Some(retention);
+        // A full queue has the writer come round without it.
+        drop(self.queue_sender.try_send(Message::Tick));
     }
 
     /// Records lost since the start.
@@ -280,8 +325,7 @@ impl Audit {
     /// How the audit is.
     #[must_use]
     pub fn health(&self) -> Health {
-        let Shared { failing, broken, .. } = &*self.shared;
-        Health { lost: self.lost(), failing: lock(failing).clone(), broken: lock(broken).clone() }
+        self.shared.health()
     }
 
     /// Where a damaged file was put, if there was one; a new file was started in its place.
@@ -325,6 +369,7 @@ impl AuditThread {
 
 /// Opens the audit and starts its writer. A damaged file is set aside. A disk that does not answer
 /// is no error here: the audit starts [`Health::failing`], keeps records in memory and tries on.
+/// Only the end of the chain is checked before this returns; the rest of the file is checked meanwhile.
 ///
 /// # Errors
 /// If the file belongs to a newer program, or the thread cannot be started.
@@ -346,7 +391,7 @@ fn start(
     audit: &Audit,
     queue_receiver: Receiver<Message>,
 ) -> Result<AuditThread, AuditError> {
-    let writer = writer::Writer::new(path, boot_id, Arc::clone(&audit.shared))?;
+    let writer = writer::Writer::new(path, boot_id, Arc::clone(&audit.shared), audit.queue_sender.clone())?;
     let thread = std::thread::Builder::new()
         .name("audit".to_owned())
         .spawn(move || writer.run(&queue_receiver))

@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One step a version; a file of version n (SQLite's `user_version`) is brought on by those from place n.
-pub(super) const MIGRATIONS: &[fn(&Connection) -> rusqlite::Result<()>] =
-    &[|db| db.execute_batch(FIRST), |db| chain_up(db).and_then(|()| db.execute_batch(GUARD))];
+/// A step that goes through all records gives a sign of life now and then.
+pub(super) const MIGRATIONS: &[Migration] =
+    &[|db, _| db.execute_batch(FIRST), |db, alive| chain_up(db, alive).and_then(|()| db.execute_batch(GUARD))];
+
+/// See [`MIGRATIONS`].
+type Migration = fn(&Connection, &dyn Fn()) -> rusqlite::Result<()>;
 
 const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS audit (
@@ -47,7 +51,7 @@ const GUARD: &str = "
         BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;";
 
 /// Gives every record of a file of version 1 its hash: from here on the chain vouches for them.
-fn chain_up(db: &Connection) -> rusqlite::Result<()> {
+fn chain_up(db: &Connection, alive: &dyn Fn()) -> rusqlite::Result<()> {
     db.execute_batch(
         "ALTER TABLE audit ADD COLUMN hash TEXT NOT NULL DEFAULT '';
          CREATE TABLE checkpoint (
@@ -69,6 +73,7 @@ fn chain_up(db: &Connection) -> rusqlite::Result<()> {
             .query_map([after_seq], Row::read)?
             .collect::<Result<_, _>>()?;
         let Some(last) = rows.last() else { return Ok(()) };
+        alive();
         after_seq = last.seq;
         for row in &rows {
             before = chain::link(before, row);
@@ -140,12 +145,12 @@ pub(super) enum Cell<'a> {
 }
 
 impl Row {
-    /// What is stored of a record, but for its hash.
-    pub(super) fn of(seq: i64, boot_id: &str, stamped: &Stamped) -> Self {
+    /// What is stored of a record, but for its hash; its wall time is not before `floor_ms`.
+    pub(super) fn of(seq: i64, boot_id: &str, floor_ms: u64, stamped: &Stamped) -> Self {
         let Stamped { record, mono, wall } = stamped;
         Row {
             seq,
-            utc: iso_8601(wall.unix_ms),
+            utc: iso_8601(wall.unix_ms.max(floor_ms)),
             mono_ns: i64::try_from(mono.0).unwrap_or(i64::MAX),
             boot_id: boot_id.to_owned(),
             clock_ok: wall.synchronised,

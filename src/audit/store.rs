@@ -24,6 +24,9 @@ pub(super) struct Store {
     last: Last,
     /// The record of the newest checkpoint, and when this program made it.
     checkpoint: (i64, Instant),
+    /// The newest wall time in the file when it was opened, in milliseconds since 1970. Records that were made before
+    /// that could be known are not stored with an earlier one (F17).
+    floor_ms: u64,
 }
 
 /// The end of the chain.
@@ -45,20 +48,46 @@ pub(super) struct Opened {
 }
 
 impl Store {
-    /// Opens the file after a check of every page and of the chain's newest part; a file with damaged pages is set
-    /// aside, one with a broken chain is told of and gone on with.
-    pub(super) fn open_checked(path: &Path) -> Result<Opened, AuditError> {
+    /// Opens the file after a check of the chain's newest part, and of every page if it is `suspect`. A damaged file is
+    /// set aside, one with a broken chain is told of and gone on with.
+    pub(super) fn open_checked(path: &Path, suspect: bool, alive: &dyn Fn()) -> Result<Opened, AuditError> {
         let failed = |source| AuditError::Store { path: path.to_owned(), source };
-        let aside = |source| AuditError::SetAside { path: path.to_owned(), source };
-        let set_aside = if is_sound(path).map_err(failed)? { None } else { Some(set_aside(path).map_err(aside)?) };
-        let store = Self::open(path)?;
-        let broken = verify::newest(&store.connection, path).map_err(failed)?;
-        let crashed = store.crashed().map_err(failed)?;
-        Ok(Opened { store, set_aside, broken, crashed })
+        let sound = || match Connection::open(path).and_then(|db| is_sound(&db)) {
+            Err(error) if is_damage(&error) => Ok(false),
+            sound => sound.map_err(failed),
+        };
+        if !suspect || sound()? {
+            match Self::open_seen(path, alive) {
+                Err(AuditError::Store { source, .. }) if is_damage(&source) => {}
+                opened => return opened,
+            }
+        }
+        let aside = set_aside(path).map_err(|source| AuditError::SetAside { path: path.to_owned(), source })?;
+        Ok(Opened { set_aside: Some(aside), ..Self::open_seen(path, alive)? })
     }
 
-    /// Opens the file as it is.
-    pub(super) fn open(path: &Path) -> Result<Self, AuditError> {
+    fn open_seen(path: &Path, alive: &dyn Fn()) -> Result<Opened, AuditError> {
+        let failed = |source| AuditError::Store { path: path.to_owned(), source };
+        let store = Self::open(path, alive)?;
+        let broken = verify::newest(&store.connection, path).map_err(failed)?;
+        let crashed = store.crashed().map_err(failed)?;
+        Ok(Opened { store, set_aside: None, broken, crashed })
+    }
+
+    /// True if the file is of an older program and has to be brought on, which takes its time.
+    pub(super) fn is_old(path: &Path) -> Result<bool, AuditError> {
+        let read = || read_only(path)?.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+        match (read(), schema::MIGRATIONS.len()) {
+            (Ok(found), known) if usize::try_from(found).is_ok_and(|found| found > known) => {
+                Err(AuditError::Newer { path: path.to_owned(), found, known })
+            }
+            (Ok(found), known) => Ok(usize::try_from(found).is_ok_and(|found| (1..known).contains(&found))),
+            (Err(_), _) => Ok(false), // whoever opens it to write will know why
+        }
+    }
+
+    /// Opens the file as it is; `alive` is called now and then while it is brought to the newest schema.
+    pub(super) fn open(path: &Path, alive: &dyn Fn()) -> Result<Self, AuditError> {
         let failed = |source| AuditError::Store { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(failed)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
@@ -73,10 +102,11 @@ impl Store {
                 None
             }
         };
-        let last = migrate(&mut connection, from, key.as_ref()).map_err(failed)?;
+        let last = migrate(&mut connection, from, key.as_ref(), alive).map_err(failed)?;
+        let floor_ms = wall_ms(&connection).map_err(failed)?.unwrap_or(0);
         let newest = "SELECT coalesce(max(seq), 0) FROM checkpoint";
         let checkpoint = connection.query_row(newest, (), |row| row.get(0)).map_err(failed)?;
-        Ok(Store { path: path.to_owned(), connection, key, last, checkpoint: (checkpoint, Instant::now()) })
+        Ok(Store { path: path.to_owned(), connection, key, last, checkpoint: (checkpoint, Instant::now()), floor_ms })
     }
 
     /// The last record, unless one of the last few says that the gateway stopped.
@@ -97,6 +127,10 @@ impl Store {
 
     pub(super) fn last_seq(&self) -> i64 {
         self.last.seq
+    }
+
+    pub(super) fn floor_ms(&self) -> u64 {
+        self.floor_ms
     }
 
     pub(super) fn failed(&self, source: rusqlite::Error) -> AuditError {
@@ -126,7 +160,7 @@ impl Store {
             let mut statement = transaction.prepare_cached(schema::INSERT)?;
             let (mut utc, mut cause) = (None, "periodic");
             for stamped in records {
-                let mut row = Row::of(last.seq + 1, boot_id, stamped);
+                let mut row = Row::of(last.seq + 1, boot_id, self.floor_ms, stamped);
                 last = Last { seq: row.seq, hash: chain::link(last.hash, &row) };
                 row.hash = last.hash.to_string();
                 row.insert(&mut statement)?;
@@ -174,10 +208,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Brings the file to the newest schema, all or nothing, and says where its chain ends.
-fn migrate(connection: &mut Connection, from: usize, key: Option<&Key>) -> rusqlite::Result<Last> {
+fn migrate(connection: &mut Connection, from: usize, key: Option<&Key>, alive: &dyn Fn()) -> rusqlite::Result<Last> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in &schema::MIGRATIONS[from..] {
-        step(&transaction)?;
+        step(&transaction, alive)?;
     }
     let select = schema::select("ORDER BY seq DESC LIMIT 1");
     let row = match transaction.query_row(&select, (), Row::read) {
@@ -213,15 +247,9 @@ pub(super) fn pruned(connection: &Connection) -> rusqlite::Result<Option<Last>> 
     }
 }
 
-/// True if the file can be read from end to end; an error if that cannot be known.
-fn is_sound(path: &Path) -> rusqlite::Result<bool> {
-    let verdict = Connection::open(path)
-        .and_then(|connection| connection.query_row("PRAGMA quick_check(1)", (), |row| row.get::<_, String>(0)));
-    match verdict {
-        Ok(text) => Ok(text == "ok"),
-        Err(error) if is_damage(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// True if the file can be read from end to end; an error that is no damage says that this cannot be known.
+pub(super) fn is_sound(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA quick_check(1)", (), |row| Ok(row.get::<_, String>(0)? == "ok"))
 }
 
 /// True if the error speaks of the file's content, not of the way to it.
@@ -247,8 +275,12 @@ pub fn tail(path: &Path, after_seq: i64, limit: usize) -> Result<Vec<Row>, Audit
 /// Nothing if there is no record or the file cannot be read.
 #[must_use]
 pub fn last_wall_ms(path: &Path) -> Option<u64> {
-    let read = || read_only(path)?.query_row(schema::SELECT_LAST_WALL_MS, (), |row| row.get::<_, Option<i64>>(0));
-    read().ok().flatten().and_then(|unix_ms| u64::try_from(unix_ms).ok())
+    read_only(path).and_then(|connection| wall_ms(&connection)).ok().flatten()
+}
+
+fn wall_ms(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let newest = connection.query_row(schema::SELECT_LAST_WALL_MS, (), |row| row.get::<_, Option<i64>>(0))?;
+    Ok(newest.and_then(|unix_ms| u64::try_from(unix_ms).ok()))
 }
 
 pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::{Action, BurstId, Role};
+use crate::base::{Action, BurstId, Role, clock};
 use serde_json::json;
 
 fn stamped(record: Record) -> Stamped {
@@ -65,7 +65,7 @@ fn the_sequence_goes_on_after_a_restart() {
 #[test]
 fn an_urgent_record_takes_the_queued_ones_along_at_once() {
     let (_dir, path) = file();
-    let mut writer = writer::Writer::new(&path, "boot", Arc::default()).unwrap();
+    let mut writer = writer::Writer::new(&path, "boot", Arc::default(), queue(1).0.queue_sender).unwrap();
     let now = std::time::Instant::now();
     writer.take(Message::Write(Box::new(grant(1))), now);
     assert_eq!(writer.due(), Some(now + writer::GROUP_DELAY));
@@ -102,7 +102,7 @@ fn a_damaged_file_is_set_aside_and_a_new_one_started() {
 }
 
 #[test]
-fn a_page_torn_in_the_middle_is_found_at_open() {
+fn a_page_torn_in_the_middle_is_found_after_the_start_and_the_file_set_aside() {
     let (_dir, path) = file();
     let (audit, thread) = open(&path, "boot").unwrap();
     (1..=2000).for_each(|n| audit.write(grant(n)));
@@ -112,9 +112,49 @@ fn a_page_torn_in_the_middle_is_found_at_open() {
     bytes[middle..middle + 8192].fill(0xAA);
     std::fs::write(&path, bytes).unwrap();
 
-    let (_audit, thread) = open(&path, "boot").unwrap();
-    assert!(thread.set_aside().is_some());
+    let (audit, thread) = open(&path, "boot").unwrap();
+    let aside = wait("the file is set aside", || thread.set_aside());
+    assert!(std::fs::metadata(aside).unwrap().len() > 100_000);
+    audit.write(grant(1));
     thread.finish();
+    let actions: Vec<_> = tail(&path, 0, 10).unwrap().into_iter().map(|row| row.action).collect();
+    assert_eq!(actions, ["system.audit_set_aside", "ptt.start"]);
+}
+
+/// Waits for something that a thread does, and returns it.
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "not yet: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_disk_that_comes_late_has_wall_time_go_on_from_its_last_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mounted, path) = (dir.path().join("disk"), dir.path().join("data").join("audit.sqlite"));
+    std::fs::create_dir(&mounted).unwrap();
+    let last = clock::unix_ms_now() + 3_600_000;
+    let wall = |unix_ms| WallStamp { unix_ms, synchronised: false };
+    let (audit, thread) = open(&mounted.join("audit.sqlite"), "boot-1").unwrap();
+    audit.write(Stamped { wall: wall(last), ..grant(1) });
+    thread.finish();
+
+    let (audit, thread) = open(&path, "boot-2").unwrap();
+    let early = audit.wall().now();
+    assert!(early.unix_ms < last, "nobody can know it yet");
+    audit.write(Stamped { wall: early, ..grant(2) });
+    std::fs::rename(&mounted, path.parent().unwrap()).unwrap();
+    audit.flush().unwrap();
+    assert!(audit.wall().now().unix_ms >= last);
+    thread.finish();
+    let rows = tail(&path, 0, 10).unwrap();
+    let utc: Vec<_> = rows.iter().filter(|row| row.action == "ptt.start").map(|row| row.utc.clone()).collect();
+    assert_eq!(utc, [iso_8601(last), iso_8601(last)]);
 }
 
 #[test]
@@ -180,7 +220,8 @@ fn an_emergency_that_finds_the_queue_full_is_stored_all_the_same() {
 #[test]
 fn a_full_memory_counts_what_goes() {
     let shared: Arc<Shared> = Arc::default();
-    let mut writer = writer::Writer::new(Path::new("/nowhere/audit"), "boot", Arc::clone(&shared)).unwrap();
+    let (nowhere, queue_sender) = (Path::new("/nowhere/audit"), queue(1).0.queue_sender);
+    let mut writer = writer::Writer::new(nowhere, "boot", Arc::clone(&shared), queue_sender).unwrap();
     let now = std::time::Instant::now();
     writer.take(Message::Write(Box::new(stamped(Record::new(Action::EmergencyStart)))), now);
     for n in 0..writer::HELD_RECORDS as u64 {
@@ -218,7 +259,7 @@ fn second(n: u64) -> Stamped {
 #[test]
 fn old_records_go_in_steps_and_the_chain_stays_whole() {
     let (_dir, path) = file();
-    let mut store = store::Store::open(&path).unwrap();
+    let mut store = store::Store::open(&path, &|| ()).unwrap();
     let records: Vec<_> = (1..=2500).map(second).collect();
     store.append("boot", records.iter()).unwrap();
     let wall = |n: u64, synchronised| WallStamp { synchronised, ..second(n).wall };
@@ -252,7 +293,7 @@ fn a_file_that_is_too_large_loses_its_oldest_records_and_never_its_last() {
     (1..=3000).for_each(|n| audit.write(second(n)));
     audit.flush().unwrap();
     let limit = 200_000_i64;
-    audit.retain(Retention { age: std::time::Duration::MAX, bytes: limit.unsigned_abs() }).unwrap();
+    audit.retain(Retention { age: std::time::Duration::MAX, bytes: limit.unsigned_abs() });
     let in_use = || {
         let db = rusqlite::Connection::open(&path).unwrap();
         let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();

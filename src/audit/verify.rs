@@ -152,41 +152,46 @@ pub(super) fn take_checkpoint(
 /// # Errors
 /// If the file cannot be read.
 pub fn verify(path: &Path, trust: &Trust) -> Result<Verdict, AuditError> {
-    let head = anchor::read_head(path); // before the records: never ahead of them, also while the gateway writes
-    let read = || -> rusqlite::Result<Verdict> {
-        let db = store::read_only(path)?;
-        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version < 2 {
-            return Ok(unchained());
-        }
-        let db = db.unchecked_transaction()?; // one view of all, while the gateway goes on writing
-        let mut walk = Walk::new(store::pruned(&db)?.unwrap_or(Last { seq: 0, hash: Digest::ZERO }));
-        let mut verdict = Verdict::default();
-        let mut keys = trust.keys.clone();
-        keys.extend(anchor::public_key_beside(path));
-        for checkpoint in checkpoints(&db)? {
-            take_checkpoint(&mut walk, &mut verdict, &checkpoint, "the file's own checkpoint", &keys);
-        }
-        match &head {
-            Ok(head) => take_checkpoint(&mut walk, &mut verdict, head, "the checkpoint beside the file", &keys),
-            Err(why) => verdict.notes.push(format!(
-                "{} cannot be read ({why}), so that records missing at the end are found only by a checkpoint kept elsewhere",
-                anchor::head_path(path).display()
-            )),
-        }
-        for checkpoint in &trust.kept {
-            if checkpoint.seq < walk.last.seq {
-                verdict
-                    .notes
-                    .push(format!("record {} of a kept checkpoint was taken away by retention", checkpoint.seq));
-            }
-            take_checkpoint(&mut walk, &mut verdict, checkpoint, "a checkpoint kept elsewhere", &keys);
-        }
-        let at_fault = walk.broken.take();
-        walk_all(&db, &mut walk)?;
-        Ok(walk.finish(verdict, at_fault))
-    };
+    let read = || verify_in(&store::read_only(path)?, path, trust, &|| true);
     read().map_err(|source| AuditError::Store { path: path.to_owned(), source })
+}
+
+/// The same of an open file; the verdict means nothing once `goes_on` has said no.
+pub(super) fn verify_in(
+    db: &Connection,
+    path: &Path,
+    trust: &Trust,
+    goes_on: &dyn Fn() -> bool,
+) -> rusqlite::Result<Verdict> {
+    let head = anchor::read_head(path); // before the records: never ahead of them, also while the gateway writes
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < 2 {
+        return Ok(unchained());
+    }
+    let db = db.unchecked_transaction()?; // one view of all, while the gateway goes on writing
+    let mut walk = Walk::new(store::pruned(&db)?.unwrap_or(Last { seq: 0, hash: Digest::ZERO }));
+    let mut verdict = Verdict::default();
+    let mut keys = trust.keys.clone();
+    keys.extend(anchor::public_key_beside(path));
+    for checkpoint in checkpoints(&db)? {
+        take_checkpoint(&mut walk, &mut verdict, &checkpoint, "the file's own checkpoint", &keys);
+    }
+    match &head {
+        Ok(head) => take_checkpoint(&mut walk, &mut verdict, head, "the checkpoint beside the file", &keys),
+        Err(why) => verdict.notes.push(format!(
+            "{} cannot be read ({why}), so that records missing at the end are found only by a checkpoint kept elsewhere",
+            anchor::head_path(path).display()
+        )),
+    }
+    for checkpoint in &trust.kept {
+        if checkpoint.seq < walk.last.seq {
+            verdict.notes.push(format!("record {} of a kept checkpoint was taken away by retention", checkpoint.seq));
+        }
+        take_checkpoint(&mut walk, &mut verdict, checkpoint, "a checkpoint kept elsewhere", &keys);
+    }
+    let at_fault = walk.broken.take();
+    walk_all(&db, &mut walk, goes_on)?;
+    Ok(walk.finish(verdict, at_fault))
 }
 
 fn unchained() -> Verdict {
@@ -204,11 +209,11 @@ fn check_signature(checkpoint: &Checkpoint, keys: &[String]) -> Result<(), Strin
     }
 }
 
-/// Follows the chain until its end or its first fault.
-fn walk_all(db: &Connection, walk: &mut Walk) -> rusqlite::Result<()> {
+/// Follows the chain until its end or its first fault, or until `goes_on` says no.
+fn walk_all(db: &Connection, walk: &mut Walk, goes_on: &dyn Fn() -> bool) -> rusqlite::Result<()> {
     let mut statement = db.prepare(&schema::select("WHERE seq > ? ORDER BY seq"))?;
     let mut rows = statement.query([walk.last.seq])?;
-    while let Some(row) = rows.next()? {
+    while let Some(row) = rows.next()?.filter(|_| goes_on()) {
         let seq = walk.last.seq + 1;
         match Row::read(row).and_then(|read| Ok((read.is_spelt_as_written(row)?, read))) {
             Ok((as_written, row)) => {
@@ -259,6 +264,6 @@ pub(super) fn newest(db: &Connection, path: &Path) -> rusqlite::Result<Option<St
             walk.expect(&checkpoint, whose);
         }
     }
-    walk_all(db, &mut walk)?;
+    walk_all(db, &mut walk, &|| true)?;
     Ok(walk.finish(Verdict::default(), None).broken.map(|broken| broken.why))
 }

@@ -1,9 +1,10 @@
 //! The writer: gathers records, commits them in groups, and keeps them while the disk fails.
 
+use super::check::{Check, Found};
 use super::memory::Memory;
 use super::schema::iso_8601;
 use super::store::{Opened, Store, is_damage};
-use super::{AuditError, Lost, Message, Retention, Shared, Stamped, lock};
+use super::{AuditError, Lost, Message, Retention, Shared, Stamped, last_wall_ms, lock};
 use crate::base::{Action, Mono, Record, WallStamp, clock};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,9 @@ pub(super) struct Writer {
     suspect: bool,
     /// True once the file has been open: later on a missing `system.stop` is our own.
     opened: bool,
-    /// What opening the file brought to light, to be told before everything else.
+    /// The check of the whole file, which begins once that is open.
+    check: Checking,
+    /// What opening and checking the file brought to light, to be told before everything else.
     findings: Vec<Stamped>,
     held: Memory,
     flushes: Vec<SyncSender<bool>>,
@@ -43,15 +46,31 @@ pub(super) struct Writer {
     finished: bool,
 }
 
+/// See [`Writer::check`].
+enum Checking {
+    /// What is found is laid ready, and the writer woken through its queue.
+    Due(SyncSender<Message>),
+    Begun(Option<Check>),
+}
+
 impl Writer {
-    pub(super) fn new(path: &Path, boot_id: &str, shared: Arc<Shared>) -> Result<Self, AuditError> {
+    /// Opens the file, unless it has to be brought to the newest schema first: the thread does that.
+    pub(super) fn new(
+        path: &Path,
+        boot_id: &str,
+        shared: Arc<Shared>,
+        queue_sender: SyncSender<Message>,
+    ) -> Result<Self, AuditError> {
+        shared.wall.at_least(last_wall_ms(path).unwrap_or(0));
+        let old = Store::is_old(path)?;
         let mut writer = Writer {
             path: path.to_owned(),
             boot_id: boot_id.to_owned(),
             shared,
             store: None,
-            suspect: true,
+            suspect: false,
             opened: false,
+            check: Checking::Due(queue_sender),
             findings: Vec::new(),
             held: Memory::new(HELD_RECORDS),
             flushes: Vec::new(),
@@ -59,10 +78,11 @@ impl Writer {
             retention: None,
             finished: false,
         };
-        match writer.reopen() {
-            Ok(()) => {}
-            Err(error @ AuditError::Newer { .. }) => return Err(error),
-            Err(error) => writer.failed(&error),
+        if old {
+            writer.due = Some(Instant::now());
+            writer.alarm("an older audit is brought on; until that is done, records are kept in memory".into());
+        } else if let Err(error) = writer.reopen() {
+            writer.failed(&error);
         }
         Ok(writer)
     }
@@ -71,6 +91,7 @@ impl Writer {
     pub(super) fn run(mut self, queue_receiver: &Receiver<Message>) {
         while !self.finished {
             self.shared.beat.answer();
+            self.take_what_is_laid_ready();
             let prune_at = self.retention.map(|(_, at)| at);
             let message = match self.due.into_iter().chain(prune_at).min() {
                 Some(due) => queue_receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -89,6 +110,9 @@ impl Writer {
             } else {
                 self.prune(Instant::now());
             }
+        }
+        if let Checking::Begun(Some(check)) = self.check {
+            check.end();
         }
         if self.held.len() > 0 {
             self.held.in_order().into_iter().for_each(|lost| self.shared.note_lost(lost));
@@ -114,10 +138,22 @@ impl Writer {
                 self.flushes.push(ack_sender);
                 self.due = Some(now);
             }
-            Message::Retain(retention) => self.retention = Some((retention, now)),
             Message::Finish => self.finish(now),
             Message::Tick => {}
         }
+    }
+
+    fn take_what_is_laid_ready(&mut self) {
+        if let Some(retention) = lock(&self.shared.retention).take() {
+            self.retention = Some((retention, Instant::now()));
+        }
+        let found = lock(&self.shared.found).take();
+        match found {
+            Some(Found::Damage) => (self.suspect, self.store) = (true, None),
+            Some(Found::Broken(why)) => self.tell_broken(why),
+            None => return,
+        }
+        self.due = Some(Instant::now());
     }
 
     /// Takes away some of the oldest records if it is time; what there is to store goes first.
@@ -127,7 +163,7 @@ impl Writer {
             self.retention = Some((retention, now + PRUNE_PERIOD));
             return;
         };
-        let pruned = store.prune(&self.boot_id, &retention, clock::wall_now(0));
+        let pruned = store.prune(&self.boot_id, &retention, clock::wall_now());
         let pause = if matches!(pruned, Ok(true)) { PRUNE_PAUSE } else { PRUNE_PERIOD };
         self.retention = Some((retention, now + pause));
         if let Err(error) = pruned {
@@ -186,31 +222,30 @@ impl Writer {
 
     /// A record of the audit's own.
     fn note(&self, action: Action, detail: Value) -> Stamped {
-        let floor_unix_ms = self.held.in_order().last().map_or(0, |last| last.wall.unix_ms);
-        Stamped {
-            record: Record::new(action).with(detail),
-            mono: clock::mono_now(),
-            wall: clock::wall_now(floor_unix_ms),
-        }
+        Stamped { record: Record::new(action).with(detail), mono: clock::mono_now(), wall: self.shared.wall.now() }
     }
 
     fn reopen(&mut self) -> Result<(), AuditError> {
-        if !self.suspect {
-            self.store = Some(Store::open(&self.path)?);
+        let shared = Arc::clone(&self.shared);
+        let alive = || shared.beat.answer();
+        if self.opened && !self.suspect {
+            self.store = Some(Store::open(&self.path, &alive)?);
             return Ok(());
         }
-        let Opened { store, set_aside, broken, crashed } = Store::open_checked(&self.path)?;
+        let Opened { store, set_aside, broken, crashed } = Store::open_checked(&self.path, self.suspect, &alive)?;
+        self.shared.wall.at_least(store.floor_ms());
         self.store = Some(store);
         self.suspect = false;
+        if set_aside.is_none() {
+            self.check();
+        }
         if let Some(aside) = set_aside {
             tracing::error!(file = %aside.display(), "the audit was damaged and is set aside; a new one is started");
             self.findings.push(self.note(Action::SystemAuditSetAside, json!({ "file": aside })));
             *lock(&self.shared.set_aside) = Some(aside);
         }
         if let Some(why) = broken {
-            tracing::error!("the audit's chain is broken: {why}; see it with: crosspatch audit verify");
-            self.findings.push(self.note(Action::SystemAuditBroken, json!({ "why": why })));
-            *lock(&self.shared.broken) = Some(why);
+            self.tell_broken(why);
         }
         if let Some(last) = crashed.filter(|_| !self.opened) {
             let same_boot = last.boot_id == self.boot_id;
@@ -222,6 +257,28 @@ impl Writer {
         }
         self.opened = true;
         Ok(())
+    }
+
+    /// Has the whole file checked, once.
+    fn check(&mut self) {
+        let Checking::Due(queue_sender) = std::mem::replace(&mut self.check, Checking::Begun(None)) else { return };
+        let shared = Arc::clone(&self.shared);
+        let begun = Check::start(&self.path, move |found| {
+            *lock(&shared.found) = Some(found);
+            // A full queue has the writer come round without it.
+            drop(queue_sender.try_send(Message::Tick));
+        });
+        match begun {
+            Ok(check) => self.check = Checking::Begun(Some(check)),
+            Err(e) => tracing::error!("the audit's check cannot be started: {e}; do it with: crosspatch audit verify"),
+        }
+    }
+
+    fn tell_broken(&mut self, why: String) {
+        if self.shared.set_broken(&why) {
+            tracing::error!("the audit's chain is broken: {why}; see it with: crosspatch audit verify");
+            self.findings.push(self.note(Action::SystemAuditBroken, json!({ "why": why })));
+        }
     }
 
     fn succeeded(&mut self) {

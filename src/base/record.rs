@@ -30,6 +30,8 @@ actions! {
     AuthLogout = "auth.logout",
     /// A handshake was refused (no, bad, expired or foreign token; banned).
     AuthDenied = "auth.denied",
+    /// A token was made; `target` is whom it lets in, `detail` says as what and until when.
+    AuthTokenMade = "auth.token_made",
     /// A session asked too often; further requests were answered late with an error.
     RateLimitHit = "rate_limit.hit",
     /// A user connected too often and was told when to come back.
@@ -121,6 +123,12 @@ actions! {
     RecordingFailed = "recording.failed",
     /// Retention has deleted a recording; `detail` says which.
     RecordingDeleted = "recording.deleted",
+    /// Somebody heard a recording on a page; `target` is who talks on it.
+    RecordingPlayed = "recording.played",
+    /// Somebody copied a recording; `target` is who talks on it.
+    RecordingExported = "recording.exported",
+    /// Somebody read the audit; `detail` says how and which part. A reading that goes on is told once an hour.
+    AuditRead = "audit.read",
     /// A part of the gateway went down; `detail` says why.
     SystemDegraded = "system.degraded",
     /// A part of the gateway is up again.
@@ -135,6 +143,8 @@ actions! {
     SystemConfigReloaded = "system.config_reloaded",
     /// The configuration file was read again and refused; `detail` says why. Nothing of it was taken.
     SystemConfigRefused = "system.config_refused",
+    /// Channels, people or bans were changed by a command while no gateway ran; `detail` says what.
+    SystemStoreChanged = "system.store_changed",
     /// The gateway had not stopped in good order before: the process ended, or the power. `detail` names the last record.
     SystemCrashFound = "system.crash_found",
     /// The wall clock was set; `detail` says by how much (F17).

@@ -1,9 +1,10 @@
 //! Roles and what they weigh (`Emergency > Dispatch > General = Admin`).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The role of a participant at the event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Role {
     /// Talks without priority.
     #[serde(rename = "GENERAL", alias = "general")]

@@ -1,26 +1,27 @@
 //! `crosspatch audio`: looks at sound cards, measures levels, plays tones, says back what was heard.
 //!
-//! Opens the cards itself, so the gateway must not have them: its own meters are on the front panel.
+//! A card that a radio has is used with the radio's lines: `parrot` and `tone --key` key it. The gateway must not have them
+//! then; `levels` asks a gateway that runs.
 
+mod levels;
+
+use super::radio::port::{Port, busy, claim, names, pcm};
 use crate::gateway::config::Config;
-use crate::gateway::radio_config::Radio;
 use crate::hardware::audio::sim::Sound;
 use crate::hardware::audio::{self, Capture, FRAME, Playback};
 use crate::hardware::cards::{self, Card};
-use crate::media::voice::level::{FLOOR_DBFS, Level, Meter};
+use crate::media::voice::Frame;
+use crate::media::voice::level::Meter;
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use std::io::Write;
+pub(super) use levels::verdict;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a level test asks for.
-const HIGHEST_PEAK_DBFS: f32 = -3.0;
-const HIGHEST_AVERAGE_DBFS: f32 = -12.0;
-/// Frames that one line of the meter shows: a quarter of a second.
-const LINE_FRAMES: usize = 12;
 const FRAMES_A_SECOND: u64 = 50;
-const BAR: usize = 40;
+/// A tone on the air is no longer than this.
+const LONGEST_KEYED_S: u64 = 60;
 
 #[derive(Subcommand)]
 pub enum AudioCommand {
@@ -30,18 +31,25 @@ pub enum AudioCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Shows peak, average and clipped samples of what a card hears, and whether they pass.
+    /// Shows peak, average and clipped samples of what a card hears, and whether they pass; with a radio also its carrier
+    /// and PTT. With --radio it asks the gateway while one runs.
     Levels {
         #[command(flatten)]
         device: Device,
+        /// What the radio is sent in place of what it hears; while the gateway runs.
+        #[arg(long, requires = "radio")]
+        transmit: bool,
         /// Ends after so many seconds, with exit code 65 if the level does not pass; 0 goes on.
         #[arg(long, default_value_t = 0)]
         seconds: u64,
     },
-    /// Records, then plays back what was heard. Key the radio yourself, or let its VOX do it.
+    /// Records, then plays back what was heard; a radio is keyed for it, with its lead-in and hang.
     Parrot {
         #[command(flatten)]
         device: Device,
+        /// Begins when the radio's carrier comes, and ends when it goes.
+        #[arg(long, requires = "radio")]
+        on_carrier: bool,
         /// How long.
         #[arg(long, default_value_t = 5)]
         seconds: u64,
@@ -50,6 +58,9 @@ pub enum AudioCommand {
     Tone {
         #[command(flatten)]
         device: Device,
+        /// Keys the radio for it, with its lead-in and hang.
+        #[arg(long, requires = "radio")]
+        key: bool,
         /// Its frequency.
         #[arg(long, default_value_t = 1000.0)]
         hz: f32,
@@ -72,45 +83,49 @@ pub struct Device {
     #[arg(long, requires = "radio")]
     config: Option<PathBuf>,
     /// The id of that radio.
-    #[arg(long, requires = "config")]
+    #[arg(long)]
     radio: Option<String>,
+    /// The gateway's state directory: while a gateway runs, it has the radios.
+    #[arg(long, default_value = "state")]
+    state_dir: PathBuf,
 }
 
 impl Device {
+    /// The configuration and the id of the radio; `None` if a card is named.
+    fn radio(&self) -> anyhow::Result<Option<(Config, &str)>> {
+        match (&self.card, &self.config, &self.radio) {
+            (Some(_), _, _) => Ok(None),
+            (None, Some(path), Some(id)) => Ok(Some((Config::read(path)?, id))),
+            (None, ..) => anyhow::bail!("name a card with --card, or a radio with --config and --radio"),
+        }
+    }
+
     /// The names to capture from and to play to.
     fn names(&self) -> anyhow::Result<(String, String)> {
         if let Some(card) = &self.card {
             return Ok((card.clone(), card.clone()));
         }
-        let (Some(path), Some(id)) = (&self.config, &self.radio) else {
-            anyhow::bail!("name a card with --card, or a radio with --config and --radio");
-        };
-        let config = Config::read(path)?;
-        let radio: &Radio = config.radios.iter().find(|r| r.id == *id).with_context(|| {
-            let ids: Vec<_> = config.radios.iter().map(|r| r.id.as_str()).collect();
-            format!("there is no radio '{id}' in {}; there is {}", path.display(), ids.join(", "))
-        })?;
-        let of = |pcm: &Option<String>| pcm.clone().or(radio.card.clone());
-        of(&radio.capture_pcm)
-            .zip(of(&radio.playback_pcm))
-            .with_context(|| format!("radio '{id}' has no sound card; give it card = \"…\" of `crosspatch audio list`"))
+        let (config, id) = self.radio()?.context("a radio is named")?;
+        let (capture, playback) = names(super::radio::port::find(&config, id)?)?;
+        Ok((capture.to_owned(), playback.to_owned()))
+    }
+
+    /// The radio with its lines, and what keeps a gateway from starting meanwhile; `None` if a card is named.
+    fn port(&self) -> anyhow::Result<Option<(Option<File>, Port)>> {
+        let Some((config, id)) = self.radio()? else { return Ok(None) };
+        let claimed = claim(&self.state_dir)?;
+        let port = Port::open(&config, id)?;
+        port.unkey_at_signals()?;
+        Ok(Some((claimed, port)))
     }
 
     fn capture(&self) -> anyhow::Result<Box<dyn Capture>> {
-        audio::open_capture(&pcm(&self.names()?.0)).map_err(hint)
+        audio::open_capture(&pcm(&self.names()?.0)).map_err(busy)
     }
 
     fn playback(&self) -> anyhow::Result<Box<dyn Playback>> {
-        audio::open_playback(&pcm(&self.names()?.1)).map_err(hint)
+        audio::open_playback(&pcm(&self.names()?.1)).map_err(busy)
     }
-}
-
-fn pcm(name: &str) -> String {
-    cards::find(name).map_or_else(|| name.to_owned(), |card| card.pcm())
-}
-
-fn hint(error: audio::AudioError) -> anyhow::Error {
-    anyhow::anyhow!("{error} (a card that the gateway uses is busy: stop it, or see the meters on its front panel)")
 }
 
 /// Carries a command out; false if a level does not pass.
@@ -120,12 +135,27 @@ fn hint(error: audio::AudioError) -> anyhow::Error {
 pub fn run(command: AudioCommand) -> anyhow::Result<bool> {
     match command {
         AudioCommand::List { json } => list(json).map(|()| true),
-        AudioCommand::Levels { device, seconds } => levels(&mut *device.capture()?, seconds),
-        AudioCommand::Parrot { device, seconds } => parrot(&device, seconds).map(|()| true),
-        AudioCommand::Tone { device, hz, level_dbfs, seconds } => {
+        AudioCommand::Levels { device, transmit, seconds } => levels::run(&device, transmit, seconds),
+        AudioCommand::Parrot { device, on_carrier, seconds } => {
+            match device.port()? {
+                Some((_claimed, mut port)) => parrot_on_air(&mut port, seconds, on_carrier)?,
+                None => parrot(&device, seconds)?,
+            }
+            Ok(true)
+        }
+        AudioCommand::Tone { device, key, hz, level_dbfs, seconds } => {
             let sound = Sound::Tone { hz, level_dbfs };
             let frames = (0..seconds * FRAMES_A_SECOND).map(|n| sound.frame(n * FRAME as u64));
-            play(&mut *device.playback()?, frames).map(|()| true)
+            match if key { device.port()? } else { None } {
+                Some((_claimed, mut port)) => {
+                    anyhow::ensure!(seconds <= LONGEST_KEYED_S, "use --seconds {LONGEST_KEYED_S} at most on the air");
+                    println!("keyed for {seconds} s with {hz} Hz; Ctrl-C unkeys");
+                    port.transmit(frames)?;
+                    println!("unkeyed");
+                }
+                None => play(&mut *device.playback()?, frames)?,
+            }
+            Ok(true)
         }
     }
 }
@@ -160,77 +190,6 @@ fn list(json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is wrong with a level; nothing if it passes.
-fn verdict(level: &Level) -> Vec<&'static str> {
-    let mut wrong = Vec::new();
-    if level.clipped_samples > 0 {
-        wrong.push("it clips: lower the gain of the card or the radio");
-    } else if level.peak_dbfs > HIGHEST_PEAK_DBFS {
-        wrong.push("the peak is above -3 dBFS: lower the gain");
-    }
-    if level.rms_dbfs > HIGHEST_AVERAGE_DBFS {
-        wrong.push("the average is above -12 dBFS: lower the gain");
-    }
-    if level.rms_dbfs <= FLOOR_DBFS {
-        wrong.push("it is silent: check the cable and the card's mixer");
-    }
-    wrong
-}
-
-fn bar(level: &Level) -> String {
-    let place = |dbfs: f32| ((dbfs.max(-60.0) + 60.0) / 60.0 * BAR as f32) as usize;
-    let (average, peak) = (place(level.rms_dbfs), place(level.peak_dbfs).min(BAR - 1));
-    (0..BAR)
-        .map(|n| {
-            if n == peak {
-                '|'
-            } else if n < average {
-                '#'
-            } else {
-                ' '
-            }
-        })
-        .collect()
-}
-
-fn levels(capture: &mut dyn Capture, seconds: u64) -> anyhow::Result<bool> {
-    let (mut frame, mut all, mut line) = ([0; FRAME], Meter::default(), Meter::default());
-    let mut out = std::io::stdout().lock();
-    for n in 1.. {
-        capture.read(&mut frame)?;
-        all.add(&frame);
-        line.add(&frame);
-        if n % LINE_FRAMES == 0 {
-            let (now, so_far) = (line.take(), all.level());
-            let judged = if verdict(&so_far).is_empty() { "pass" } else { "FAIL" };
-            write!(
-                out,
-                "\r[{}] peak {:6.1} dBFS  average {:6.1} dBFS  clipped {:5}  lost {:3}  {judged}",
-                bar(&now),
-                now.peak_dbfs,
-                now.rms_dbfs,
-                so_far.clipped_samples,
-                capture.xruns(),
-            )?;
-            out.flush()?;
-        }
-        if seconds > 0 && n as u64 >= seconds * FRAMES_A_SECOND {
-            break;
-        }
-    }
-    let level = all.level();
-    let wrong = verdict(&level);
-    writeln!(
-        out,
-        "\npeak {:.1} dBFS, average {:.1} dBFS, {} samples clipped: {}",
-        level.peak_dbfs,
-        level.rms_dbfs,
-        level.clipped_samples,
-        if wrong.is_empty() { "pass".to_owned() } else { format!("fail; {}", wrong.join("; ")) }
-    )?;
-    Ok(wrong.is_empty())
-}
-
 fn parrot(device: &Device, seconds: u64) -> anyhow::Result<()> {
     let mut capture = device.capture()?;
     println!("say something: recording for {seconds} s");
@@ -255,34 +214,28 @@ fn play(playback: &mut dyn Playback, frames: impl Iterator<Item = [i16; FRAME]>)
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hardware::audio::sim::SimCapture;
-
-    fn level(peak_dbfs: f32, rms_dbfs: f32, clipped_samples: usize) -> Level {
-        Level { peak_dbfs, rms_dbfs, clipped_samples }
+/// Records what the radio hears, and says it back over the air.
+fn parrot_on_air(port: &mut Port, seconds: u64, on_carrier: bool) -> anyhow::Result<()> {
+    let longest = (seconds * FRAMES_A_SECOND) as usize;
+    port.skip();
+    let mut heard: Vec<Frame> = Vec::new();
+    if on_carrier {
+        println!("waiting for the carrier; Ctrl-C ends");
+        while !port.next()?.carrier {}
     }
-
-    #[test]
-    fn a_level_passes_below_both_limits_and_without_a_clipped_sample() {
-        assert!(verdict(&level(-3.5, -13.0, 0)).is_empty());
-        assert!(verdict(&level(-2.9, -13.0, 0))[0].contains("-3 dBFS"));
-        assert!(verdict(&level(-3.5, -11.0, 0))[0].contains("-12 dBFS"));
-        assert!(verdict(&level(0.0, -13.0, 3))[0].contains("clips"));
-        assert!(verdict(&Level::SILENCE)[0].contains("silent"));
+    println!("say something: recording for {seconds} s");
+    while heard.len() < longest {
+        let slice = port.next()?;
+        if on_carrier && !slice.carrier {
+            break;
+        }
+        heard.push(slice.treated);
     }
-
-    #[test]
-    fn a_measurement_ends_after_its_time_with_its_verdict() {
-        let tone = |level_dbfs| SimCapture::new(Sound::Tone { hz: 1000.0, level_dbfs });
-        assert!(levels(&mut tone(-12.0), 1).unwrap());
-        assert!(!levels(&mut tone(-1.0), 1).unwrap());
-    }
-
-    #[test]
-    fn a_bar_shows_average_and_peak() {
-        let shown = bar(&level(-6.0, -30.0, 0));
-        assert_eq!((shown.find('|'), shown.matches('#').count()), (Some(36), 20));
-    }
+    let mut meter = Meter::default();
+    heard.iter().for_each(|frame| meter.add(frame));
+    let level = meter.level();
+    println!("peak {:.1} dBFS, average {:.1} dBFS; keyed, this is what was heard:", level.peak_dbfs, level.rms_dbfs);
+    let sent = port.transmit(heard)?;
+    println!("unkeyed after {:.1} s", sent.unkeyed.since(sent.keyed).as_secs_f32());
+    Ok(())
 }

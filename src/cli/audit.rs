@@ -2,10 +2,13 @@
 
 use super::parse_duration;
 use super::people::Refused;
+use super::state::StateDir;
 use crate::audit::{self, Checkpoint, Filter, Row, Trust, Verdict, iso_8601};
 use crate::base::clock::unix_ms_now;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::json;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,9 +19,8 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// See the command's help.
 #[derive(Args)]
 pub struct AuditArgs {
-    /// The gateway's state directory.
-    #[arg(long, default_value = "state", global = true)]
-    state_dir: PathBuf,
+    #[command(flatten)]
+    state_dir: StateDir,
     /// Another audit file, such as a copy or one that was set aside.
     #[arg(long, global = true)]
     file: Option<PathBuf>,
@@ -70,7 +72,7 @@ enum AuditCommand {
 }
 
 /// A stretch of time, as options.
-#[derive(Args)]
+#[derive(Args, Serialize)]
 pub struct Time {
     /// Not before this time in UTC, such as 2025-06-01T09:30, or so long ago, such as 2h.
     #[arg(long, value_parser = parse_time)]
@@ -80,9 +82,10 @@ pub struct Time {
     pub until: Option<String>,
 }
 
-#[derive(Args)]
+#[derive(Args, Serialize)]
 struct Wanted {
     #[command(flatten)]
+    #[serde(flatten)]
     time: Time,
     /// On this channel.
     #[arg(long)]
@@ -129,11 +132,26 @@ pub(super) fn parse_time(text: &str) -> Result<String, String> {
 /// # Errors
 /// If the audit cannot be read, or is found broken.
 pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    let path = args.file.clone().unwrap_or_else(|| args.state_dir.join("audit.sqlite"));
+    let path = args.file.clone().unwrap_or_else(|| args.state_dir.audit());
+    let note = |how, wanted| {
+        // A copy is not the box's any more.
+        if args.file.is_none() {
+            args.state_dir.note_reading(how, wanted);
+        }
+    };
     match &args.command {
-        AuditCommand::Tail { lines, follow } => tail(&path, *lines, *follow),
-        AuditCommand::Query { wanted, format } => query(&path, wanted, *format),
-        AuditCommand::Export { time, output } => export(&path, time, output.as_deref()),
+        AuditCommand::Tail { lines, follow } => {
+            note("tail", json!({ "newest": lines, "follow": follow }));
+            tail(&path, *lines, *follow)
+        }
+        AuditCommand::Query { wanted, format } => {
+            note("query", json!(wanted));
+            query(&path, wanted, *format)
+        }
+        AuditCommand::Export { time, output } => {
+            note("export", json!(time));
+            export(&path, time, output.as_deref())
+        }
         AuditCommand::Verify { export, checkpoints, key } => {
             let kept = checkpoints.as_deref().map(read_checkpoints).transpose()?.unwrap_or_default();
             let trust = Trust { keys: key.clone(), kept };
@@ -186,7 +204,7 @@ fn tail(path: &Path, lines: usize, follow: bool) -> anyhow::Result<()> {
         let (mut last, mut printed) = (filter.after_seq, Ok(()));
         audit::query(path, &filter, |row| {
             last = row.seq;
-            printed = writeln!(std::io::stdout(), "{}", json(&row));
+            printed = writeln!(std::io::stdout(), "{}", json_line(&row));
             printed.is_ok()
         })?;
         printed?;
@@ -220,7 +238,7 @@ fn query(path: &Path, wanted: &Wanted, format: Format) -> anyhow::Result<()> {
         let text = match format {
             Format::Table => line(WIDTHS.into_iter().zip(columns(&row))),
             Format::Csv => csv(&row),
-            Format::Jsonl => json(&row),
+            Format::Jsonl => json_line(&row),
         };
         written = writeln!(out, "{text}");
         written.is_ok()
@@ -243,7 +261,7 @@ fn export(path: &Path, Time { from, until }: &Time, output: Option<&Path>) -> an
     Ok(())
 }
 
-fn json(row: &Row) -> String {
+fn json_line(row: &Row) -> String {
     serde_json::to_string(row).expect("a row is plain data")
 }
 

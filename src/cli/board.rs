@@ -1,5 +1,6 @@
 //! `crosspatch board`: which profiles there are, and where the lines of one are on its header.
 
+mod interface;
 mod svg;
 
 use crate::base::LineName;
@@ -37,6 +38,15 @@ enum BoardCommand {
         #[arg(long)]
         svg: bool,
     },
+    /// Shows how to wire a common radio: PTT and carrier through optocouplers, audio through transformers.
+    Interface {
+        /// The profile whose pins are named.
+        #[arg(default_value = "rpi-4b")]
+        name: String,
+        /// Prints the schematic as a picture.
+        #[arg(long)]
+        svg: bool,
+    },
 }
 
 /// What lines are used for.
@@ -44,6 +54,8 @@ type Uses = BTreeMap<LineName, String>;
 
 pub fn run(args: BoardArgs) -> anyhow::Result<()> {
     match args.command {
+        BoardCommand::Interface { name, svg: true } => print!("{}", interface::draw(&Board::load(&name)?)?),
+        BoardCommand::Interface { svg: false, .. } => print!("{}", interface_parts()),
         BoardCommand::List => print!("{}", list()?),
         BoardCommand::Show { name, config, svg } => {
             let config = config.map(|path| Config::read(&path)).transpose()?;
@@ -54,6 +66,15 @@ pub fn run(args: BoardArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The parts of the interface for a terminal.
+fn interface_parts() -> String {
+    let mut out = String::from("The interface of a radio; --svg draws it.\n\n");
+    for part in crate::hardware::interface::parts() {
+        out += &wrapped(&format!("{}: {}", part.value, part.why), &format!("{:<8}", part.name), "        ");
+    }
+    out
 }
 
 fn list() -> anyhow::Result<String> {
@@ -265,5 +286,11 @@ mod tests {
             let kept = std::fs::read_to_string(&file).unwrap_or_default();
             assert!(kept == picture, "{} is not what the profile says; see above", file.display());
         }
+        let interface = interface::draw(&Board::load("rpi-4b").unwrap()).unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/interface.svg");
+        if std::env::var_os("REWRITE_PICTURES").is_some() {
+            std::fs::write(&file, &interface).unwrap();
+        }
+        assert!(std::fs::read_to_string(&file).unwrap_or_default() == interface, "docs/interface.svg is out of date");
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long the gateway may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the token of one request is good for, in seconds.
 const TOKEN_LIFETIME_S: u64 = 60;
 
@@ -22,8 +22,19 @@ pub fn event_of(state_dir: &Path) -> Option<String> {
     serde_json::from_str::<Value>(&text).ok()?["event"].as_str().map(str::to_owned)
 }
 
-/// Sends one request; the outer error is about the way there, the inner one is the gateway's own sentence.
+/// Sends one request, with [`PATIENCE`].
 pub fn request(state_dir: &Path, method: &Method, path: &str, body: &Value) -> anyhow::Result<Result<Value, String>> {
+    ask(state_dir, method, path, body, PATIENCE)
+}
+
+/// Sends one request; the outer error is about the way there, the inner one is the gateway's own sentence.
+pub fn ask(
+    state_dir: &Path,
+    method: &Method,
+    path: &str,
+    body: &Value,
+    patience: Duration,
+) -> anyhow::Result<Result<Value, String>> {
     let ready = std::fs::read_to_string(state_dir.join("ready.json"))
         .context("a gateway runs with this state directory, but is not ready yet; try again in a moment")?;
     let ready: Value = serde_json::from_str(&ready).context("ready.json is broken; restart the gateway")?;
@@ -32,7 +43,7 @@ pub fn request(state_dir: &Path, method: &Method, path: &str, body: &Value) -> a
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let unreachable = || format!("the gateway does not answer at {address}; see its log");
     let mut stream = TcpStream::connect(address).with_context(unreachable)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",

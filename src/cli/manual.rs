@@ -38,7 +38,8 @@ mod tests {
         for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let name = command.get_name();
             assert!(dir.path().join(format!("crosspatch-{name}.1")).exists(), "{name}");
-            assert!(page.contains(&format!("crosspatch\\-{name}(1)")), "{name}: {page}");
+            let in_page = name.replace('-', "\\-");
+            assert!(page.contains(&format!("crosspatch\\-{in_page}(1)")), "{name}: {page}");
             assert!(completed.contains(name), "{name}");
         }
         for none in ["crosspatch-manual.1", "crosspatch-help.1", "crosspatch-audit-help.1"] {

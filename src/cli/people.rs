@@ -4,6 +4,7 @@ use super::client::{escaped, request};
 use crate::base::Role;
 use crate::base::clock::unix_ms_now;
 use crate::gateway::lock_state_dir;
+use crate::gateway::notes::{Hand, Note, lay};
 use crate::gateway::tasks::{Collection, Present, Task};
 use crate::people::{Change, Roll, Store};
 use anyhow::Context;
@@ -260,7 +261,10 @@ fn enable(target: &Target, id: &str) -> anyhow::Result<()> {
             let path = format!("/api/people/{}/enable", escaped(id));
             request(&target.state_dir, &Method::POST, &path, &Value::Null)?.map_err(Refused)?
         }
-        Some(_lock) => in_store(&target.state_dir, &Task::Enable(id.into()))?,
+        Some(_lock) => {
+            note(&target.state_dir, format!("POST /api/people/{id}/enable"), Value::Null)?;
+            in_store(&target.state_dir, &Task::Enable(id.into()))?
+        }
     };
     print(target, None, &done);
     Ok(())
@@ -276,11 +280,23 @@ fn carry_out(target: &Target, wanted: &Wanted) -> anyhow::Result<()> {
         }
         Some(_lock) => {
             let task = Task::read(method, *collection, id.as_deref(), body.to_string().as_bytes());
-            in_store(&target.state_dir, &task.map_err(|e| Refused(e.message))?)?
+            let task = task.map_err(|e| Refused(e.message))?;
+            if *method != Method::GET {
+                let id = id.as_ref().map_or_else(String::new, |id| format!("/{id}"));
+                note(&target.state_dir, format!("{method} /api/{}{id}", collection.as_str()), body.clone())?;
+            }
+            in_store(&target.state_dir, &task)?
         }
     };
     print(target, Some(*collection), &done);
     Ok(())
+}
+
+/// Lays a note of a change for the next gateway's audit; the caller holds the state directory's lock.
+fn note(state_dir: &Path, change: String, body: Value) -> anyhow::Result<()> {
+    lay(state_dir, &[Note::StoreChanged { change, body }], &Hand::own()).context(
+        "nothing was changed, because it cannot be noted for the audit; check that the state directory is writable",
+    )
 }
 
 /// Carries a task out where no gateway runs; the caller holds the state directory's lock.

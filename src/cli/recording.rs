@@ -2,19 +2,22 @@
 
 use super::audit::{Time, line};
 use super::people::Refused;
+use super::state::{StateDir, have_noted};
 use crate::audit::Filter;
+use crate::gateway::notes::{Heard, Note};
 use crate::gateway::recordings::{self, Recording};
 use crate::recorder::sha256_of;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// See the command's help.
 #[derive(Args)]
 pub struct RecordingArgs {
-    /// The gateway's state directory.
-    #[arg(long, default_value = "state", global = true)]
-    state_dir: PathBuf,
+    #[command(flatten)]
+    state_dir: StateDir,
     #[command(subcommand)]
     command: RecordingCommand,
 }
@@ -39,9 +42,10 @@ enum RecordingCommand {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Serialize)]
 struct Wanted {
     #[command(flatten)]
+    #[serde(flatten)]
     time: Time,
     /// On this channel.
     #[arg(long)]
@@ -79,12 +83,13 @@ impl Wanted {
 pub fn run(args: &RecordingArgs) -> anyhow::Result<()> {
     match &args.command {
         RecordingCommand::List { wanted, json } => {
-            for recording in recordings::list(&args.state_dir, wanted.filter())? {
+            args.state_dir.note_reading("recordings", json!(wanted));
+            for recording in recordings::list(&args.state_dir.path, wanted.filter())? {
                 println!("{}", if *json { serde_json::to_string(&recording)? } else { table(&recording) });
             }
             Ok(())
         }
-        RecordingCommand::Export { wanted, output } => export(&args.state_dir, wanted, output),
+        RecordingCommand::Export { wanted, output } => export(&args.state_dir.path, wanted, output),
     }
 }
 
@@ -112,7 +117,11 @@ fn table(recording: &Recording) -> String {
 fn export(state_dir: &Path, wanted: &Wanted, output: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(output).with_context(|| format!("{} cannot be made", output.display()))?;
     let (mut index, mut wrong, mut copied) = (String::new(), Vec::new(), 0);
-    for recording in recordings::list(state_dir, wanted.filter())? {
+    let recordings = recordings::list(state_dir, wanted.filter())?;
+    let kept = recordings.iter().filter(|recording| recording.kept).map(Heard::of);
+    have_noted(state_dir, &kept.map(Note::Exported).collect::<Vec<_>>())
+        .context("nothing was copied, because the audit cannot be told of it")?;
+    for recording in recordings {
         index.push_str(&serde_json::to_string(&recording)?);
         index.push('\n');
         let id = &recording.id;

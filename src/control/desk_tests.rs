@@ -44,6 +44,19 @@ fn a_lamp_tells_own_talk_from_that_of_others_and_a_refusal_from_both() {
 }
 
 #[test]
+fn a_refused_configuration_shows_on_the_fault_lamp_until_something_worse_does() {
+    let mut settings = settings();
+    settings.misconfigured = true;
+    settings.desks[0].fault_tally = Some("desk.tally.fault".into());
+    let mut w = World::with(settings);
+    assert_eq!(shows(&w, "desk.tally.fault"), Shows::Misconfigured);
+    let long_and_short = [(200, true), (300, false), (2_000, true), (3_000, false)]; // it is lit since a second
+    assert_eq!(changes(&mut w, "desk.tally.fault", 3_000), long_and_short);
+    w.tell(Input::Capture { session: DESK, works: false });
+    assert_eq!(shows(&w, "desk.tally.fault"), Shows::Fault);
+}
+
+#[test]
 fn arming_blinks_faster_and_faster_and_a_broadcast_winks() {
     let mut w = World::new();
     assert!(has(&w.edge("desk.emergency", true), "line desk.tally.emergency on"));

@@ -48,6 +48,8 @@ pub struct Settings {
     pub ports: Vec<PortSpec>,
     /// Limits and times that may change at run time.
     pub tuning: Tuning,
+    /// The box's new configuration was refused; a desk's fault lamp says so while nothing else is wrong.
+    pub misconfigured: bool,
 }
 
 /// Limits and times that may change at run time.

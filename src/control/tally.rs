@@ -16,6 +16,8 @@ pub(super) const DENIED: Duration = Duration::from_secs(1);
 pub enum Shows {
     /// Nothing.
     Idle,
+    /// The box's new configuration was refused; it runs on an older one, or on none.
+    Misconfigured,
     /// Something of the desk does not work.
     Fault,
     /// Somebody else talks.
@@ -112,6 +114,13 @@ pub const CODES: &[Code] = &[
         looks: "three short flashes every two seconds",
         means: "Something of this desk does not work, or an emergency hold came to nothing. The front panel says what.",
     },
+    Code {
+        shows: Shows::Misconfigured,
+        pattern: Pattern::Cycle(&[1000, 200, 100, 1700]),
+        sounds: false,
+        looks: "a long and a short flash every three seconds",
+        means: "crosspatch.toml on the card was refused. The box runs on the last good one, or on none. crosspatch-errors.txt beside it says which line.",
+    },
 ];
 
 impl Shows {
@@ -120,6 +129,7 @@ impl Shows {
     pub fn as_str(self) -> &'static str {
         match self {
             Shows::Idle => "idle",
+            Shows::Misconfigured => "misconfigured",
             Shows::Fault => "fault",
             Shows::Busy => "busy",
             Shows::OwnTalk => "own-talk",
@@ -189,7 +199,11 @@ impl Control {
             lamps.push((line.clone(), said.max_by_key(|(shows, _)| *shows).unwrap_or((Shows::Idle, self.now))));
         }
         let faulty = !self.desk_faults(desk).is_empty();
-        let fault = if faulty { Shows::Fault } else { Shows::Idle };
+        let fault = match (faulty, self.settings.misconfigured) {
+            (true, _) => Shows::Fault,
+            (false, true) => Shows::Misconfigured,
+            (false, false) => Shows::Idle,
+        };
         let fault_elsewhere = desk.spec.fault_tally.is_some();
         if let Some(line) = &desk.spec.emergency_tally {
             let said = self.emergency_says(desk);
@@ -271,6 +285,7 @@ mod tests {
     fn every_code_is_in_the_table_once() {
         let all = [
             Shows::Idle,
+            Shows::Misconfigured,
             Shows::Fault,
             Shows::Busy,
             Shows::OwnTalk,

@@ -61,6 +61,7 @@ pub(super) fn settings() -> Settings {
             radio_first_in_emergency: false,
         }],
         tuning: Tuning::default(),
+        misconfigured: false,
     }
 }
 

@@ -51,6 +51,7 @@ pub fn routes(api: Api) -> Router {
     Router::new()
         .route("/api/panel", get(panel))
         .route("/api/panel/live", get(panel_live))
+        .route("/api/meters", get(meters))
         .route("/api/readiness", get(readiness))
         .route("/api/stats", get(stats))
         .route("/api/sim/lines", get(lines))
@@ -62,15 +63,18 @@ pub fn routes(api: Api) -> Router {
 
 /// Refuses whoever is not on this machine, also a page of another site in a browser on it.
 async fn local_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let local = peer.ip().to_canonical().is_loopback()
-        && is_loopback_name(headers, header::HOST)
-        && (!headers.contains_key(header::ORIGIN) || is_loopback_name(headers, header::ORIGIN));
-    if local {
+    if is_local(peer, request.headers()) {
         return next.run(request).await;
     }
     (StatusCode::FORBIDDEN, "The front panel works on the box itself only. Open it there, as 127.0.0.1.")
         .into_response()
+}
+
+/// True for whoever is on this machine, and not a page of another site in a browser on it.
+pub(super) fn is_local(peer: SocketAddr, headers: &HeaderMap) -> bool {
+    peer.ip().to_canonical().is_loopback()
+        && is_loopback_name(headers, header::HOST)
+        && (!headers.contains_key(header::ORIGIN) || is_loopback_name(headers, header::ORIGIN))
 }
 
 fn is_loopback_name(headers: &HeaderMap, name: header::HeaderName) -> bool {
@@ -119,6 +123,22 @@ fn view(api: &Api) -> Value {
     view["meters"] =
         gauges().map(|(name, gauge)| (name.to_owned(), gauge.view())).collect::<serde_json::Map<_, _>>().into();
     view
+}
+
+/// Each radio with its levels and what its receiver and transmitter do, for `audio levels`.
+async fn meters(State(api): State<Api>) -> Json<Value> {
+    let view = view(&api);
+    let of = |port: &Value| {
+        let state = view["radios"].as_array().into_iter().flatten().find(|radio| radio["userId"] == port["user"])?;
+        let mut radio = state.clone();
+        radio["id"] = port["id"].clone();
+        for way in ["receive", "transmit"] {
+            radio[way] = view["meters"][format!("radio.{}.{way}", port["id"].as_str()?)].clone();
+        }
+        Some(radio)
+    };
+    let radios: Vec<_> = api.panel["ports"].as_array().into_iter().flatten().filter_map(of).collect();
+    Json(json!({ "radios": radios }))
 }
 
 /// What an emergency broadcast would reach (E10).

@@ -1,21 +1,23 @@
 //! The configuration file: TOML, unknown keys refused, every error with its line and a remedy.
 
-use super::keeping;
+use super::knobs;
 use super::radio_config::{CarrierFrom, PttOutput, Radio};
+use super::{keeping, site};
 use crate::base::clock::unix_ms_now;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
-use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, MIN_HOLD, PttSpec, Settings, Tuning};
+use crate::control::{ButtonSpec, ChannelSpec, DeskSpec, PttSpec, Settings, Tuning};
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::{Direction, LineSpec};
 use crate::net::{addresses, tls};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The demo event, used without a configuration file.
-const DEMO: &str = include_str!("demo.toml");
+pub const DEMO: &str = include_str!("demo.toml");
 
 /// A whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,10 +52,19 @@ pub struct Config {
     /// What is recorded.
     #[serde(default)]
     pub recorder: keeping::Recorder,
+    /// The box besides the gateway; none of the gateway's business, but of `crosspatch provision`.
+    #[serde(rename = "box", default)]
+    pub site: site::Site,
+    /// How its interfaces get their addresses; likewise.
+    #[serde(rename = "network", default)]
+    pub networks: Vec<site::Network>,
+    /// The people it begins with; likewise.
+    #[serde(rename = "person", default)]
+    pub people: Vec<site::Person>,
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Where pages and signaling are served to the network; nowhere without it.
@@ -69,7 +80,7 @@ pub struct Tls {
 }
 
 /// `[media]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Media {
     /// The addresses that clients are told, the best one first; without them those of all interfaces.
@@ -91,33 +102,38 @@ fn socket_address<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAd
 }
 
 /// `[event]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     /// The event's id, as in tokens.
     pub id: String,
-    /// E2; 2000 or more.
+    /// How long the emergency button is held before the broadcast begins, in ms (E2).
     #[serde(default = "two_thousand")]
+    #[schemars(range(min = 2000))]
     pub emergency_hold_ms: u64,
-    /// E8.
+    /// The longest emergency broadcast, in s (E8).
     #[serde(default = "three_hundred")]
     pub emergency_max_s: u64,
-    /// F9; for General and Admin.
+    /// How long a General or Admin may talk at a time, in s (F9).
     #[serde(default = "sixty")]
     pub talk_limit_s: u64,
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Channels that a General user may monitor at once.
+    #[schemars(range(min = 1))]
     pub general_channels: usize,
     /// The same for Dispatch and Admin.
+    #[schemars(range(min = 1))]
     pub dispatch_channels: usize,
     /// Users on one channel.
+    #[schemars(range(min = 1))]
     pub channel_users: usize,
     /// Users on the box.
+    #[schemars(range(min = 1))]
     pub users: usize,
 }
 
@@ -129,27 +145,27 @@ impl Default for Limits {
 }
 
 /// `[[channel]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
-    /// The id on the wire.
+    /// The id in tokens, on the wire and in the audit.
     pub id: String,
     /// The name people see.
     pub name: String,
 }
 
 /// `[[desk]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Desk {
-    /// The desk as a participant.
+    /// The id of the desk as a participant, in the audit and in `crosspatch person`.
     pub user: String,
-    /// Its name.
+    /// The name that others see when it talks.
     pub name: String,
-    /// Its role; Dispatch by default.
+    /// Its role; only Dispatch has priority and an emergency button.
     #[serde(default = "dispatch")]
     pub role: Role,
-    /// The guarded emergency button.
+    /// The guarded emergency button: the contact that closes.
     pub emergency_line: Option<String>,
     /// Its second contact, which opens when the first closes, so that a broken wire is noticed.
     pub emergency_opening_line: Option<String>,
@@ -166,20 +182,21 @@ pub struct Desk {
     pub fault_tally_line: Option<String>,
     /// A buzzer that sounds where the lamp codes say so.
     pub buzzer_line: Option<String>,
-    /// 10–600 s; a button that is pressed for so long is stuck and counts as let go.
+    /// A button that is pressed for so many s is stuck, and counts as let go.
     #[serde(default = "hundred_twenty")]
+    #[schemars(range(min = 10, max = 600))]
     pub stuck_alarm_s: u64,
     /// PTT buttons with their lamps, or positions of the selector.
     #[serde(rename = "button", default)]
     pub buttons: Vec<Button>,
-    /// ALSA PCM of the microphone; without one, paced simulated audio.
+    /// ALSA PCM of the microphone; without one the desk's sound is simulated.
     pub capture_pcm: Option<String>,
     /// ALSA PCM of the loudspeaker.
     pub playback_pcm: Option<String>,
 }
 
 /// How an emergency broadcast from a button ends (E8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EmergencyMode {
     /// Letting go ends it.
@@ -190,23 +207,23 @@ pub enum EmergencyMode {
 }
 
 /// `[[desk.button]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Button {
     /// Which channel it talks on; a list talks on all of them at once (F16).
     pub channel: OneOrMany,
-    /// The button.
+    /// The PTT button: the contact that closes.
     pub ptt_line: Option<String>,
     /// Its second contact, which opens when the first closes.
     pub ptt_opening_line: Option<String>,
     /// The position of the selector that selects it.
     pub select_line: Option<String>,
-    /// The lamp.
+    /// The lamp that shows what its channels do.
     pub tally_line: Option<String>,
 }
 
 /// One channel, or several.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "write a channel's id, such as \"ops\", or a list of them")]
 pub enum OneOrMany {
     /// `"ops"`
@@ -290,14 +307,16 @@ impl Config {
     }
 
     /// Reads and checks text, and the own `certificate` if it is asked for; files are looked for in `dir`.
-    fn parse_in(text: &str, name: &str, dir: &Path, certificate: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn parse_in(text: &str, name: &str, dir: &Path, certificate: bool) -> Result<Self, ConfigError> {
         let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(s.start));
-            ConfigError(vec![format!(
-                "{name}:{line}: {}; compare with the sample configuration",
-                e.message().trim_end()
-            )])
+            let message = e.message().trim_end();
+            let remedy = near_key(message).map_or_else(
+                || "compare with the sample configuration".to_owned(),
+                |key| format!("write `{key}` in its place"),
+            );
+            ConfigError(vec![format!("{name}:{line}: {message}; {remedy}")])
         })?;
         for file in [&mut config.tls.certificate, &mut config.tls.key].into_iter().flatten() {
             *file = dir.join(&*file);
@@ -308,7 +327,9 @@ impl Config {
         }
         let mut wrong = Vec::new();
         let mut tell = |value: Option<&str>, sentence| {
-            let find = |v: &str| text.find(&format!("\"{v}\"")).or_else(|| text.find(&format!("/{v}\"")));
+            let find = |v: &str| {
+                [format!("\"{v}\""), format!("'{v}'"), format!("/{v}\"")].iter().find_map(|written| text.find(written))
+            };
             let line = value.and_then(find).map_or(1, line_of);
             wrong.push(format!("{name}:{line}: {sentence}"));
         };
@@ -342,17 +363,9 @@ impl Config {
             }
         }
         let known = |id: &str| self.channels.iter().any(|c| c.id == id);
-        if Duration::from_millis(self.event.emergency_hold_ms) < MIN_HOLD {
-            wrong(None, format!("emergency_hold_ms is {}; it may not be below 2000", self.event.emergency_hold_ms));
-        }
-        let limits = [
-            ("general_channels", self.limits.general_channels),
-            ("dispatch_channels", self.limits.dispatch_channels),
-            ("channel_users", self.limits.channel_users),
-            ("users", self.limits.users),
-        ];
-        for (key, _) in limits.into_iter().filter(|(_, limit)| *limit == 0) {
-            wrong(None, format!("{key} is 0, so that nobody could come in; use 1 or more"));
+        for sentence in knobs::out_of_range(&self.event, "[event]").chain(knobs::out_of_range(&self.limits, "[limits]"))
+        {
+            wrong(None, sentence);
         }
         let mut users = BTreeSet::new();
         let named = self.desks.iter().map(|d| d.user.as_str()).chain(self.radios.iter().map(|r| r.user.as_str()));
@@ -388,6 +401,15 @@ impl Config {
         self.tls.check(&mut wrong);
         self.audit.check(&mut wrong);
         self.recorder.check(known, &mut wrong);
+        self.site.check(&mut wrong);
+        if self.site.join_links && self.tls.listen.is_none() {
+            wrong(
+                None,
+                "join_links are for phones, which cannot come in; add [tls] with listen = \"0.0.0.0:8443\"".into(),
+            );
+        }
+        site::check_networks(&self.networks, &mut wrong);
+        site::check_people(&self.people, known, &users, &mut wrong);
         let mut lines = BTreeSet::new();
         for line in self.lines() {
             if !lines.insert(line.name.clone()) {
@@ -488,7 +510,13 @@ impl Config {
             let (session, source) = next();
             r.spec(session, source)
         });
-        Settings { ports: ports.collect(), desks, channels: self.channel_specs(), tuning: self.tuning() }
+        Settings {
+            ports: ports.collect(),
+            desks,
+            channels: self.channel_specs(),
+            tuning: self.tuning(),
+            misconfigured: false,
+        }
     }
 
     /// The channels as the core knows them.
@@ -555,10 +583,10 @@ impl Desk {
     /// Tells every error with a value that stands near it.
     fn check(&self, mut wrong: impl FnMut(Option<&str>, String)) {
         let user = &self.user;
-        let mut say = |near: &str, sentence: String| wrong(Some(near), format!("desk '{user}' {sentence}"));
-        if !(10..=600).contains(&self.stuck_alarm_s) {
-            say(user, format!("has stuck_alarm_s = {}; use 10 to 600", self.stuck_alarm_s));
+        for sentence in knobs::out_of_range(self, &format!("desk '{user}'")) {
+            wrong(Some(user), sentence);
         }
+        let mut say = |near: &str, sentence: String| wrong(Some(near), format!("desk '{user}' {sentence}"));
         let selects = self.buttons.iter().any(|b| b.select_line.is_some());
         if self.ptt_line.is_some() != selects {
             let sentence = "needs both for a selector: ptt_line in [[desk]], and select_line in each [[desk.button]] that it selects";
@@ -621,6 +649,14 @@ fn written(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
+/// The key that was most likely meant by one that is unknown: a slip, or its name in an earlier version.
+fn near_key(message: &str) -> Option<&str> {
+    let mut words = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let written = words.next()?;
+    let likeness = |key: &str| strsim::jaro_winkler(written, key);
+    words.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|key| likeness(key) > 0.85)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -650,6 +686,9 @@ mod tests {
         assert!(no_board[0].starts_with("x.toml:1: board 'pie': there is no such profile; use sim, "), "{no_board:?}");
         let unknown = Config::parse(&DEMO.replace("emergency_hold_ms", "emergency_hold"), "x.toml").unwrap_err().0;
         assert!(unknown[0].starts_with("x.toml:4: unknown field `emergency_hold`"), "{unknown:?}");
+        assert!(unknown[0].ends_with("; write `emergency_hold_ms` in its place"), "{unknown:?}");
+        let strange = Config::parse(&DEMO.replace("emergency_hold_ms", "colour"), "x.toml").unwrap_err().0;
+        assert!(strange[0].ends_with("; compare with the sample configuration"), "{strange:?}");
     }
 
     #[test]
@@ -669,7 +708,7 @@ mod tests {
         let closed = errors("emergency_line = \"emergency.nc\"");
         assert!(closed[0].contains("a cut wire would look like an emergency"), "{closed:?}");
         let stuck = errors("stuck_alarm_s = 5");
-        assert!(stuck[0].contains("stuck_alarm_s = 5; use 10 to 600"), "{stuck:?}");
+        assert!(stuck[0].contains("stuck_alarm_s of desk 'd' is 5; use 10 to 600"), "{stuck:?}");
         let channel = errors("[[desk.button]]\nchannel = 3");
         assert!(channel[0].contains("write a channel's id, such as \"ops\", or a list of them"), "{channel:?}");
         let none = errors("[[desk.button]]\nchannel = []\nptt_line = \"button.1\"");

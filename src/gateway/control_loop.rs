@@ -33,12 +33,14 @@ pub struct Queues {
 pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl FnOnce(Vec<String>)) {
     let mut executor = Executor::new(parts);
     let mut starting = Some((mono_now() + START, ready));
-    let mut clock = ClockWatch::new();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return tracing::error!("the control loop cannot be started: {e}"),
     };
     runtime.block_on(async {
+        let mut clock = ClockWatch::new()
+            .inspect_err(|e| tracing::error!("nobody sees whether the clock is set: {e}; raise the unit's LimitNOFILE"))
+            .ok();
         let ear = match queues.bell.listen() {
             Ok(ear) => ear,
             Err(e) => return tracing::error!("the audio threads cannot be heard: {e}"),
@@ -52,16 +54,20 @@ pub fn run(parts: Parts, mut queues: Queues, expected: Vec<String>, ready: impl 
                     None => std::future::pending().await,
                 }
             };
+            let clock_is_set = async {
+                match &mut clock {
+                    Some(clock) => clock.is_set().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 _ = &mut queues.stop => return,
                 Some(event) = queues.events.recv() => executor.event(event),
                 () = ear.rings() => {}
                 Some(event) = queues.sockets.recv() => executor.socket(event),
+                step = clock_is_set => executor.clock_stepped(step),
                 () = timer => {}
-            }
-            if let Some(by_ms) = clock.look() {
-                executor.clock_stepped(by_ms);
             }
             executor.turn();
             queues.beat.answer();

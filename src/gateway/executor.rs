@@ -6,9 +6,10 @@ use super::endpoint::Endpoint;
 use super::limits::{Arrivals, Pace, TooFast};
 use super::media::{Command, MediaDone, MediaHandle, MediaRequest};
 use super::register::Register;
-use super::witness::Witness;
-use crate::audit::{Audit, Stamped};
-use crate::base::clock::wall_now;
+use super::tryout::Tryout;
+use super::witness::{Step, Witness};
+use crate::audit::{Audit, Stamped, iso_8601};
+use crate::base::clock::Wall;
 use crate::base::{Action, ChannelId, Mono, Record, ReplyId, Role, SessionId, UserId, WallStamp};
 use crate::control::{Claims, Control, Effect, Input, Refusal, Settings};
 use crate::hardware::gpio::{Direction, LineEvent, Lines};
@@ -38,8 +39,8 @@ pub struct Parts {
     pub board: String,
     /// Where records go.
     pub audit: Audit,
-    /// The newest wall time that was ever stored (F17).
-    pub wall_floor_ms: u64,
+    /// Wall time, which never goes back (F17).
+    pub wall: Wall,
     /// For time stamps on the wire.
     pub clock: WallClock,
     /// The gates that floors open and shut.
@@ -103,6 +104,7 @@ pub struct Executor {
     reported: BTreeMap<String, Option<String>>,
     reading: Reading,
     witness: Witness,
+    pub(super) tryout: Tryout,
     /// Gates that did not open while the effects of one input were carried out (E4).
     failed_gates: Vec<ChannelId>,
     /// What pages are shown is not the newest any more.
@@ -123,6 +125,7 @@ impl Executor {
             control: Control::new(parts.settings.clone()),
             register: Register::new(parts.settings.channels.clone()),
             witness: Witness::default(),
+            tryout: Tryout::default(),
             parts,
             clients: HashMap::new(),
             pending: HashMap::new(),
@@ -147,6 +150,7 @@ impl Executor {
         self.read_told();
         self.run_timers();
         self.say_late();
+        self.dim();
         let now = self.now();
         if self.stale && now >= self.show_at {
             (self.stale, self.show_at) = (false, now + SHOW_PERIOD);
@@ -163,7 +167,7 @@ impl Executor {
         };
         let late = self.late.keys().next().map(|(due, _)| *due);
         let show = self.stale.then_some(self.show_at);
-        [control, late, show].into_iter().flatten().min()
+        [control, late, show, self.tryout.due()].into_iter().flatten().min()
     }
 
     /// True if all of these parts have said whether they are up. From `end` on those that have not count as degraded.
@@ -189,6 +193,7 @@ impl Executor {
     /// Reads edges that are queued: also before any deadline is judged (E2).
     fn read_lines(&mut self) {
         for event in self.parts.lines.drain() {
+            self.tryout.count(&event);
             match event {
                 LineEvent::Edge(e) => {
                     self.witness.asked(e.stamp);
@@ -283,6 +288,7 @@ impl Executor {
             Event::Part { part, why } => self.part(part, why),
             Event::People(news) => self.people_news(news),
             Event::Manage(asked) => self.manage(*asked),
+            Event::Try(trial) => self.try_out(trial),
         }
     }
 
@@ -523,6 +529,7 @@ impl Executor {
                     }
                 }
                 Effect::Line { line, active, .. } => {
+                    self.tryout.forget(&line);
                     if let Err(e) = self.parts.lines.set(&line, active) {
                         tracing::error!("{e}");
                     }
@@ -565,10 +572,8 @@ impl Executor {
     }
 
     /// Wall time; it never goes back (F17).
-    pub(super) fn wall(&mut self) -> WallStamp {
-        let wall = wall_now(self.parts.wall_floor_ms);
-        self.parts.wall_floor_ms = wall.unix_ms.max(self.parts.wall_floor_ms);
-        wall
+    pub(super) fn wall(&self) -> WallStamp {
+        self.parts.wall.now()
     }
 
     pub(super) fn record(&mut self, record: Record) {
@@ -577,9 +582,11 @@ impl Executor {
     }
 
     /// Notes that the wall clock was set (F17).
-    pub fn clock_stepped(&mut self, by_ms: i64) {
+    pub fn clock_stepped(&mut self, Step { by_ms, to_ms }: Step) {
         tracing::warn!(by_ms, "the wall clock was set");
-        self.record(Record::new(Action::SystemClockStep).with(json!({ "byMs": by_ms })));
+        let detail = json!({ "byMs": by_ms, "toUtc": iso_8601(to_ms) });
+        self.record(Record::new(Action::SystemClockStep).with(detail));
+        self.parts.clock.unix_ms_at_zero = self.wall().unix_ms.saturating_sub(self.now().as_millis());
     }
 
     /// Shows pages the newest state.
@@ -595,7 +602,7 @@ impl Executor {
         }
         let view = json!({
             "channels": wire::states(&self.control.states(), clock),
-            "channelList": self.register.channels().iter().map(|c| json!({ "id": c.id.as_str(), "name": c.name })).collect::<Vec<_>>(),
+            "channelList": self.register.channel_list(),
             "emergency": emergency,
             "degraded": degraded,
             "readiness": wire::readiness(&self.control.readiness()),

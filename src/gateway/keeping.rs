@@ -1,25 +1,24 @@
 //! `[audit]` and `[recorder]`: what is kept of what happened, and for how long.
 
+use super::knobs;
 use crate::audit::{Retention, iso_8601};
 use crate::base::ChannelId;
 use crate::recorder::{Keep, Plan};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The shortest and longest that anything is kept, in days.
-const DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
-/// The least and most that anything may take, in megabytes.
-const MEGABYTES: std::ops::RangeInclusive<u64> = 16..=1_000_000;
-
 /// `[audit]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// 1–3650 days; older records go. Nothing goes by its age while the clock is not synchronised.
+    /// Records older than so many days go. Nothing goes by its age while the clock is not synchronised.
+    #[schemars(range(min = 1, max = 3650))]
     pub keep_days: u64,
-    /// 16–1,000,000 MB; beyond it the oldest records go.
+    /// Beyond so many MB the oldest records go.
+    #[schemars(range(min = 16, max = 1_000_000))]
     pub keep_mb: u64,
 }
 
@@ -38,19 +37,21 @@ impl Audit {
 
     /// Tells what is wrong.
     pub(super) fn check(&self, wrong: &mut impl FnMut(Option<&str>, String)) {
-        check("[audit]", self.keep_days, self.keep_mb, wrong);
+        knobs::out_of_range(self, "[audit]").for_each(|sentence| wrong(None, sentence));
     }
 }
 
 /// `[recorder]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recorder {
     /// The channels whose bursts are recorded; none, which is the default, records nothing.
     pub channels: Vec<String>,
-    /// 1–3650 days; older recordings go.
+    /// Recordings older than so many days go.
+    #[schemars(range(min = 1, max = 3650))]
     pub keep_days: u64,
-    /// 16–1,000,000 MB; beyond it the oldest recordings go.
+    /// Beyond so many MB the oldest recordings go.
+    #[schemars(range(min = 16, max = 1_000_000))]
     pub keep_mb: u64,
 }
 
@@ -63,16 +64,21 @@ impl Default for Recorder {
 impl Recorder {
     /// What the recorder is told, if anything is recorded.
     #[must_use]
-    pub fn plan(&self, state_dir: &Path, wall_floor_ms: u64) -> Option<Plan> {
+    pub fn plan(&self, state_dir: &Path) -> Option<Plan> {
         let channels: BTreeSet<ChannelId> = self.channels.iter().map(|id| id.as_str().into()).collect();
-        let keep = Keep { age: days(self.keep_days), bytes: bytes(self.keep_mb) };
         let dir = recordings_of(state_dir);
-        (!channels.is_empty()).then_some(Plan { channels, dir, keep, iso_8601, wall_floor_ms })
+        (!channels.is_empty()).then_some(Plan { channels, dir, keep: self.keep(), iso_8601 })
+    }
+
+    /// How much of the recordings is kept.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        Keep { age: days(self.keep_days), bytes: bytes(self.keep_mb) }
     }
 
     /// Tells what is wrong; `known` are the event's channels.
     pub(super) fn check(&self, known: impl Fn(&str) -> bool, wrong: &mut impl FnMut(Option<&str>, String)) {
-        check("[recorder]", self.keep_days, self.keep_mb, wrong);
+        knobs::out_of_range(self, "[recorder]").for_each(|sentence| wrong(None, sentence));
         for channel in self.channels.iter().filter(|channel| !known(channel)) {
             wrong(Some(channel), format!("there is no channel '{channel}'; name one of the [[channel]] ids"));
         }
@@ -93,14 +99,6 @@ fn bytes(megabytes: u64) -> u64 {
     megabytes * 1_000_000
 }
 
-fn check(table: &str, keep_days: u64, keep_mb: u64, wrong: &mut impl FnMut(Option<&str>, String)) {
-    for (key, value, range) in [("keep_days", keep_days, DAYS), ("keep_mb", keep_mb, MEGABYTES)] {
-        if !range.contains(&value) {
-            wrong(None, format!("{key} of {table} is {value}; use {} to {}", range.start(), range.end()));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::gateway::config::Config;
@@ -110,9 +108,9 @@ mod tests {
     #[test]
     fn nothing_is_recorded_unless_a_channel_is_named() {
         let config = Config::parse(EVENT, "e.toml").unwrap();
-        assert!(config.recorder.plan("state".as_ref(), 0).is_none());
+        assert!(config.recorder.plan("state".as_ref()).is_none());
         let config = Config::parse(&format!("{EVENT}[recorder]\nchannels = [\"ops\"]\n"), "e.toml").unwrap();
-        let plan = config.recorder.plan("state".as_ref(), 0).unwrap();
+        let plan = config.recorder.plan("state".as_ref()).unwrap();
         assert_eq!((plan.keep.age.as_secs(), plan.keep.bytes), (7 * 86_400, 2_048_000_000));
     }
 

@@ -5,27 +5,34 @@
 pub mod api;
 pub mod audit_api;
 pub mod bell;
+pub mod checkup;
 pub mod config;
 pub mod control_loop;
+pub mod doctor_api;
 pub mod endpoint;
 pub mod executor;
 pub mod keeping;
+pub mod knobs;
 pub mod limits;
 pub mod media;
+pub mod notes;
 mod notify;
-mod outputs;
+pub mod outputs;
 pub mod people_api;
 pub mod radio_config;
 pub mod reach;
 pub mod recordings;
 pub mod register;
 pub mod reload;
+pub mod site;
 pub mod tasks;
+pub mod tryout;
 mod watchdog;
 pub mod witness;
 
 use crate::audit;
-use crate::base::clock::{mono_now, unix_ms_now, wall_now};
+use crate::base;
+use crate::base::clock::{Wall, mono_now, unix_ms_now};
 use crate::base::{Beat, ChannelId, Pulse, Role, SessionId, SourceId};
 use crate::hardware::audio;
 use crate::hardware::audio::sim::{SimCapture, SimPlayback, Sound};
@@ -54,6 +61,7 @@ use executor::Parts;
 use media::{Command, MediaDone, MediaThread};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpFreebind;
+use notes::Note;
 use outputs::{AtTheEnd, Outputs};
 use radio_config::Radio;
 use reach::{Reach, Secure};
@@ -75,6 +83,8 @@ const QUEUE: usize = 4096;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// The recorder's inside session; those of desks and radios begin at 1.
 const RECORDER: SessionId = SessionId(0);
+/// How long a disk that fails is left alone before the spool of notes is looked at again.
+const NOTES_RETRY: Duration = Duration::from_secs(5);
 /// How long the links on the front panel are good for.
 const LINK_LIFETIME_S: u64 = 12 * 3600;
 
@@ -92,6 +102,8 @@ pub enum Event {
     People(crate::people::News),
     /// Somebody asks the register for something.
     Manage(Box<register::Asked>),
+    /// A technician tries lines out.
+    Try(tryout::Trial),
     /// Lines have edges to read, or outputs to be set again.
     Lines,
     /// Somebody asks whether the loop is alive.
@@ -154,12 +166,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     }
 
     let audit_path = state_dir.join("audit.sqlite");
-    let wall_floor = audit::last_wall_ms(&audit_path).unwrap_or(0);
     let (audit, audit_thread) = audit::open(&audit_path, &boot_id())
         .with_context(|| format!("the audit {} cannot be opened", audit_path.display()))?;
-    audit.retain(config.audit.retention())?;
-    let record = witness::config_loaded(config_file.as_deref());
-    audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor) });
+    audit.retain(config.audit.retention());
+    let wall = audit.wall();
+    let note = |record| audit.write(audit::Stamped { record, mono: mono_now(), wall: wall.now() });
+    note(witness::config_loaded(config_file.as_deref()));
+    take_in_notes(&state_dir, &audit, note)?;
     let tokens = Arc::new(Tokens::of_state_dir(&state_dir, &config.event.id)?);
 
     let http = TcpListener::bind(listen).await.with_context(|| {
@@ -169,7 +182,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let found = crate::net::addresses::interfaces().context("the system does not tell the box's addresses")?;
     let tls_wanted = listen_tls.or(config.tls.listen);
     let tls = match tls_wanted {
-        Some(at) => open_tls(at, &config.tls, &state_dir.join("tls"), wall_floor, &found).await.map(Some),
+        Some(at) => open_tls(at, &config.tls, &state_dir.join("tls"), wall.clone(), &found).await.map(Some),
         None => Ok(None),
     };
     let (tls, tls_fault) = match tls {
@@ -205,19 +218,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let why = tls_fault.or_else(|| secure.as_ref().and_then(Secure::ending));
     events.try_send(Event::Part { part: "tls".into(), why }).ok();
     let parts_sender = events.clone();
-    audit.on_failing(move |why| {
-        if parts_sender.blocking_send(Event::Part { part: "audit".into(), why }).is_err() {
-            tracing::debug!("the gateway is stopping");
-        }
-    });
-    let audit::Health { failing, broken, .. } = audit.health();
-    let broken = broken.map(|why| format!("its chain is broken: {why}; see it with: crosspatch audit verify"));
-    events.try_send(Event::Part { part: "audit".into(), why: failing.or(broken) }).ok();
+    let part = |why| Event::Part { part: "audit".into(), why };
+    audit.on_trouble(
+        |why| drop(events.try_send(part(why))),
+        move |why| {
+            if parts_sender.blocking_send(part(why)).is_err() {
+                tracing::debug!("the gateway is stopping");
+            }
+        },
+    );
+    events.try_send(Event::Part { part: "state directory".into(), why: in_memory(&state_dir) }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;
     events.try_send(Event::People(first_reading)).ok(); // before any session can ask to be let in
-    let (recorder, recorder_thread) = match config.recorder.plan(&state_dir, wall_floor) {
+    let (recorder, recorder_thread) = match config.recorder.plan(&state_dir) {
         Some(plan) => Some(open_recorder(plan, &mut sfu, &audit, &events)?).unzip(),
         None => (None, None),
     };
@@ -225,7 +240,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (voices, spoken) = voices(&config, &mut sfu);
     let endpoints: Vec<_> = voices.iter().map(|v| v.endpoint.clone()).collect();
     let sources: Vec<_> = endpoints.iter().map(|e| e.source).collect();
-    let settings = config.settings(&sources);
+    let mut settings = config.settings(&sources);
+    let refused = config_file.as_deref().and_then(site::refused);
+    settings.misconfigured = refused.is_some();
+    events.try_send(Event::Part { part: "configuration".into(), why: refused }).ok();
     let (media, media_thread) = MediaThread::new(sfu, media_socket, spoken, events.clone())?;
 
     let (board, board_part) = open_board(&config, &events)?;
@@ -246,16 +264,35 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let (socket_events, socket_receiver) = mpsc::channel::<SocketEvent>(QUEUE);
     let api = api::Api {
         board: board.sim,
-        panel: Arc::new(panel(&config, &tokens)?),
+        panel: Arc::new(panel(&config, &tokens, note)?),
         live: live.clone(),
         tls: shown.clone(),
         endpoints: Arc::new(endpoints.clone()),
         gates: gates.clone(),
         media: media.clone(),
     };
+    let checkup = checkup::Checkup {
+        state_dir: state_dir.clone(),
+        config_file: config_file.clone(),
+        config: Ok(config.clone()),
+        listen: http_address,
+        listen_tls,
+        media_port: media_address.port(),
+        machine: crate::doctor::machine::Machine::default(),
+    };
     let reloader = Arc::new(reload::Reloader::new(config_file, events.clone())?);
     let people_api =
         people_api::PeopleApi { tokens: tokens.clone(), events: events.clone(), reloader: reloader.clone() };
+    let doctor_api = doctor_api::DoctorApi {
+        people: people_api.clone(),
+        checkup: Arc::new(checkup),
+        live: live.clone(),
+        shown: shown.clone(),
+        endpoints: Arc::new(endpoints.clone()),
+        media: media_address,
+        tls: tls_address,
+        one: Arc::default(),
+    };
     let audit_api = audit_api::AuditApi { people: people_api.clone(), file: Arc::new(audit_path) };
     let sockets = Sockets::new(tokens, socket_events);
     let app: Router = Router::new()
@@ -263,6 +300,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         .with_state(sockets)
         .merge(api::routes(api))
         .merge(people_api::routes(people_api))
+        .merge(doctor_api::routes(doctor_api))
         .merge(audit_api::routes(audit_api.clone()))
         .merge(recordings::routes(audit_api))
         .merge(crate::net::pages::routes(trust));
@@ -315,8 +353,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         lines: Box::new(outputs),
         board: board_part,
         audit,
-        wall_floor_ms: wall_floor,
-        clock: WallClock { unix_ms_at_zero: unix_ms_now().max(wall_floor) - mono_now().as_millis() },
+        clock: WallClock { unix_ms_at_zero: wall.now().unix_ms - mono_now().as_millis() },
+        wall,
         gates,
         media: media.clone(),
         endpoints: endpoints.clone(),
@@ -375,6 +413,25 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     Ok(())
 }
 
+/// Has the audit take in what commands have done while no gateway ran.
+fn take_in_notes(state_dir: &Path, audit: &audit::Audit, note: impl Fn(base::Record)) -> anyhow::Result<()> {
+    let waiting = notes::take_in(state_dir);
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    waiting.into_iter().for_each(note);
+    let (audit, state_dir) = (audit.clone(), state_dir.to_owned());
+    spawn("notes", move || {
+        while let Err(audit::AuditError::NotOnDisk) = audit.flush() {
+            std::thread::park_timeout(NOTES_RETRY);
+        }
+        if let Err(e) = notes::forget(&state_dir) {
+            tracing::error!("the spool of notes cannot be emptied: {e}; they are told again at the next start");
+        }
+    })
+    .map(drop)
+}
+
 /// Starts the recorder and lets it hear its channels. It is one session: an emergency is recorded once.
 fn open_recorder(
     plan: recorder::Plan,
@@ -382,10 +439,10 @@ fn open_recorder(
     audit: &audit::Audit,
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<(recorder::Recorder, std::thread::JoinHandle<()>)> {
-    let (audit, events, wall_floor_ms) = (audit.clone(), events.clone(), plan.wall_floor_ms);
+    let (audit, wall, events) = (audit.clone(), audit.wall(), events.clone());
     let (recorder, thread) = recorder::start(plan, move |news| match news {
         recorder::News::Record(record) => {
-            audit.write(audit::Stamped { record, mono: mono_now(), wall: wall_now(wall_floor_ms) });
+            audit.write(audit::Stamped { record, mono: mono_now(), wall: wall.now() });
         }
         recorder::News::Failing(why) => drop(events.blocking_send(Event::Part { part: "recorder".into(), why })),
     })?;
@@ -404,10 +461,10 @@ async fn open_tls(
     at: SocketAddr,
     tls: &config::Tls,
     dir: &Path,
-    wall_floor_ms: u64,
+    wall: Wall,
     found: &[(String, IpAddr)],
 ) -> anyhow::Result<(TcpListener, Secure)> {
-    let secure = Secure::open(tls, dir, wall_floor_ms, found)?;
+    let secure = Secure::open(tls, dir, wall, found)?;
     if !at.ip().is_unspecified() && found.iter().all(|(_, ip)| *ip != at.ip()) {
         tracing::warn!("no interface of this box has {} yet; the network is served as soon as one has it", at.ip());
     }
@@ -438,9 +495,20 @@ fn at_once(stream: &tokio::net::TcpStream) {
 
 /// The board's lines, and the name of the part that they are. A board that is not there is a degraded part.
 fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(gpio::Opened, String)> {
-    let (board, wake) = (config.board()?, events.clone());
-    let wake: gpio::Wake = Arc::new(move || drop(wake.try_send(Event::Lines)));
-    let mut opened = gpio::open(&board, &config.lines(), wake.clone());
+    let wake = events.clone();
+    let opened = open_lines(config, Arc::new(move || drop(wake.try_send(Event::Lines))))?;
+    let part = format!("board '{}'", config.board()?.name);
+    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
+    Ok((opened, part))
+}
+
+/// The lines that a configuration uses, with the pins that its radios bring along, under the eyes of the transmit watchdog.
+/// What cannot be had is their fault.
+///
+/// # Errors
+/// If there is no such board profile, or a thread cannot be started.
+pub fn open_lines(config: &Config, wake: gpio::Wake) -> anyhow::Result<gpio::Opened> {
+    let mut opened = gpio::open(&config.board()?, &config.lines(), wake.clone());
     let fobs = config.radios.iter().filter_map(Radio::fob).map(|plan| Fob::open(plan, wake.clone()));
     let fobs = fobs.collect::<Result<_, _>>().context("the thread of a fob cannot be started")?;
     let serial = config.radios.iter().filter_map(Radio::serial_ptt).collect();
@@ -448,9 +516,7 @@ fn open_board(config: &Config, events: &mpsc::Sender<Event>) -> anyhow::Result<(
     let watch = TransmitWatch::new(limits, Duration::from_secs(config.event.emergency_max_s));
     opened.lines =
         Box::new(Rig::new(opened.lines, fobs, serial, watch).context("the transmit watchdog cannot be started")?);
-    let part = format!("board '{}'", board.name);
-    events.try_send(Event::Part { part: part.clone(), why: opened.lines.fault() }).ok();
-    Ok((opened, part))
+    Ok(opened)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<std::thread::JoinHandle<()>> {
@@ -497,8 +563,14 @@ pub fn lock_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>>
     }
 }
 
+/// Why nothing in the state directory outlasts the power. The image of a box has this file where its data partition is
+/// mounted over it.
+fn in_memory(state_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(state_dir.join("in-memory.txt")).ok().map(|why| why.trim_end().to_owned())
+}
+
 /// Which boot the monotonic time belongs to.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -526,8 +598,9 @@ fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consume
         let (capture, playback) = ((capture_end, capture), (playback_end, playback));
         voices.push(Voice { endpoint, plan: Arc::new(plan), capture, playback });
     };
-    for desk in &config.desks {
-        let levels = ("desk.microphone".to_owned(), "desk.loudspeaker".to_owned());
+    for (n, desk) in config.desks.iter().enumerate() {
+        let level = level_of_desk(n, &desk.user);
+        let levels = (format!("{level}.microphone"), format!("{level}.loudspeaker"));
         let channels = desk.channels();
         let capture = open_capture(desk.capture_pcm.clone(), 523.25);
         let plan = EndpointPlan::plain(&desk.name, false);
@@ -540,6 +613,11 @@ fn voices(config: &Config, sfu: &mut Sfu) -> (Vec<Voice>, Vec<(SourceId, Consume
         add(radio.plan(), levels, &radio.user, vec![radio.channel.clone()], capture, playback);
     }
     (voices, spoken)
+}
+
+/// What the levels of a desk begin with.
+fn level_of_desk(number: usize, user: &str) -> String {
+    if number == 0 { "desk".into() } else { format!("desk.{user}") }
 }
 
 /// A card by its name, an ALSA PCM, or a paced simulated microphone that hears a tone.
@@ -563,11 +641,12 @@ fn pcm_of(name: &str) -> String {
 }
 
 /// What the front panel shows that does not change, with links that let people in.
-fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> {
+fn panel(config: &Config, tokens: &Tokens, note: impl Fn(base::Record)) -> anyhow::Result<serde_json::Value> {
     let exp = unix_ms_now() / 1000 + LINK_LIFETIME_S;
     let channels: Vec<ChannelId> = config.channels.iter().map(|c| c.id.as_str().into()).collect();
     let link = |label: &str, user: &str, name: &str, role| -> anyhow::Result<serde_json::Value> {
         let identity = Identity { user: user.into(), name: name.into(), role, channels: channels.clone() };
+        note(Note::token(&identity, exp).record().because("front-panel"));
         Ok(json!({ "label": label, "url": format!("/talk#token={}", tokens.sign(&identity, exp)?) }))
     };
     Ok(json!({
@@ -580,8 +659,9 @@ fn panel(config: &Config, tokens: &Tokens) -> anyhow::Result<serde_json::Value> 
                 "emergencyLine": d.emergency_line, "emergencyTallyLine": d.emergency_tally_line, "faultTallyLine": d.fault_tally_line,
             })
         }),
+        "desks": config.desks.iter().enumerate().map(|(n, d)| json!({ "name": d.name, "level": level_of_desk(n, &d.user) })).collect::<Vec<_>>(),
         "ports": config.radios.iter().map(|r| json!({
-            "id": r.id, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
+            "id": r.id, "user": r.user, "name": r.name, "channel": r.channel, "carrierLine": r.carrier_line, "pttLine": r.ptt_line,
         })).collect::<Vec<_>>(),
         "emergencyHoldMs": config.event.emergency_hold_ms,
         "links": [

@@ -1,6 +1,7 @@
 //! `[[radio]]`: one analog radio, with every knob, its range and what the core is told of it.
 
 use super::endpoint::{EndpointPlan, Sense};
+use super::knobs;
 use crate::base::{ChannelId, LineName, Role, SessionId, SourceId, UserId};
 use crate::control::PortSpec;
 use crate::hardware::serial::{Pin, SerialPtt};
@@ -8,72 +9,84 @@ use crate::hardware::transmit_watch::Limit;
 use crate::hardware::{cards, fob};
 use crate::media::dsp::chain::Treatment;
 use crate::media::dsp::{ctcss, tones};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long the end of what was said is on its way through a sound card, if nothing else keeps the floor for it.
 const CARD_LAG: Duration = Duration::from_millis(40);
 
 /// `[[radio]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Radio {
     /// The short name of the port, as in levels and lines.
     pub id: String,
-    /// The radio as a participant.
+    /// The id of the radio as a participant, in the audit and in `crosspatch person`.
     pub user: String,
-    /// Its name.
+    /// The name that others see when it talks.
     pub name: String,
-    /// Its channel.
+    /// The channel that it is bridged to.
     pub channel: String,
-    /// Must be general (F6).
+    /// Always general: nobody could stop a stuck squelch with priority (F6).
     #[serde(default = "general")]
     pub role: Role,
 
     /// Where the carrier signal comes from; without it `gpio` if there is a line, else `vox`.
     pub carrier_from: Option<CarrierFrom>,
-    /// The carrier's line.
+    /// The line of the board that carries COR, for `gpio`.
     pub carrier_line: Option<String>,
-    /// 5–500 ms, for `gpio` and `cm108`.
+    /// How long the carrier has to stay before it counts, in ms; for `gpio` and `cm108`.
     #[serde(default = "ms::<20>")]
+    #[schemars(range(min = 5, max = 500))]
     pub carrier_debounce_ms: u64,
     /// True: the fob's pin is active while the squelch is shut.
     #[serde(default)]
     pub cm108_carrier_inverted: bool,
-    /// −60..0 dBFS.
+    /// How loud it must be to count as a carrier, in dBFS; for `vox`.
     #[serde(default = "minus_thirty")]
+    #[schemars(range(min = -60.0, max = 0.0))]
     pub vox_threshold_dbfs: f32,
-    /// 5–50 ms.
+    /// For how long it must be so loud, in ms; for `vox`.
     #[serde(default = "ms::<10>")]
+    #[schemars(range(min = 5, max = 50))]
     pub vox_attack_ms: u64,
-    /// 100–3000 ms.
+    /// How long the carrier outlasts the last loud sound, in ms; for `vox`.
     #[serde(default = "ms::<500>")]
+    #[schemars(range(min = 100, max = 3000))]
     pub vox_hang_ms: u64,
-    /// One of the 50 standard tones.
+    /// The tone that opens the port, one of the 50 standard tones, in Hz; for `ctcss`.
     pub ctcss_hz: Option<f32>,
-    /// 150–450 ms.
+    /// How long the tone is listened to before it counts, in ms; for `ctcss`.
     #[serde(default = "ms::<250>")]
+    #[schemars(range(min = 150, max = 450))]
     pub ctcss_detect_ms: u64,
-    /// 0–300 ms that the audio is late, so that the noise at the end of a carrier is cut off.
+    /// By how much the audio is late, in ms, so that the noise at the end of a carrier is cut off.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 300))]
     pub tail_elimination_ms: u64,
-    /// 0–1000 ms of audio kept from before the grant.
+    /// Audio that is kept from before the grant, in ms, so that the first syllable is not lost.
     #[serde(default = "ms::<200>")]
+    #[schemars(range(min = 0, max = 1000))]
     pub look_back_ms: u64,
-    /// 0–2000 ms.
+    /// For how long after its own transmission the port hears nothing, in ms.
     #[serde(default = "ms::<200>")]
+    #[schemars(range(min = 0, max = 2000))]
     pub inhibit_after_transmit_ms: u64,
-    /// 10–600 s.
+    /// A carrier that is open for longer, in s, is cut off until it has closed: a stuck squelch.
     #[serde(default = "ms::<120>")]
+    #[schemars(range(min = 10, max = 600))]
     pub carrier_timeout_s: u64,
-    /// 0–500 ms; a carrier that is over before counts for nothing.
+    /// A carrier that is over sooner, in ms, counts for nothing.
     #[serde(default = "ms::<80>")]
+    #[schemars(range(min = 0, max = 500))]
     pub flap_suppression_ms: u64,
     /// Takes everything below 300 Hz, such as CTCSS, out of what is heard.
     #[serde(default = "yes")]
     pub high_pass: bool,
-    /// ±30 dB.
+    /// How much louder what is heard is made, in dB.
     #[serde(default)]
+    #[schemars(range(min = -30.0, max = 30.0))]
     pub receive_gain_db: f32,
     /// Keeps peaks at −6 dBFS.
     #[serde(default = "yes")]
@@ -81,38 +94,43 @@ pub struct Radio {
 
     /// What keys the transmitter; without it `gpio` if there is a line, else `none`.
     pub ptt_output: Option<PttOutput>,
-    /// The PTT line.
+    /// The line of the board that keys, for `gpio`.
     pub ptt_line: Option<String>,
-    /// The serial port, for `serial-rts` and `serial-dtr`.
+    /// The serial port that keys, as `/dev/serial/by-id/…`; for `serial-rts` and `serial-dtr`.
     pub serial_port: Option<String>,
-    /// 0–2000 ms from key-up to the first audio.
+    /// From key-up to the first audio, in ms; the audio waits, none is lost.
     #[serde(default = "ms::<200>")]
+    #[schemars(range(min = 0, max = 2000))]
     pub lead_in_ms: u64,
-    /// 0–1000 ms from the last audio to unkey.
+    /// From the last audio to unkey, in ms.
     #[serde(default = "ms::<100>")]
+    #[schemars(range(min = 0, max = 1000))]
     pub ptt_hang_ms: u64,
-    /// 10–600 s.
+    /// A transmission that is longer, in s, is cut off; the transmit watchdog unkeys 5 s later whatever happens.
     #[serde(default = "ms::<120>")]
+    #[schemars(range(min = 10, max = 600))]
     pub transmit_timeout_s: u64,
-    /// Keys only when the own carrier is closed.
+    /// Who goes first on a simplex radio while it is receiving.
     #[serde(default)]
     pub simplex: Policy,
-    /// The same in an emergency (E9).
+    /// The same in an emergency broadcast (E9).
     #[serde(default = "network_first")]
     pub simplex_in_emergency: Policy,
-    /// For radios that are wired to their discriminator and modulator.
+    /// Treble, for radios that are wired to their discriminator and modulator.
     #[serde(default)]
     pub emphasis: Emphasis,
-    /// ±30 dB.
+    /// How much louder what is transmitted is made, in dB.
     #[serde(default)]
+    #[schemars(range(min = -30.0, max = 30.0))]
     pub transmit_gain_db: f32,
     /// A tone at the end of every transmission.
     #[serde(default)]
     pub courtesy_tone: bool,
     /// What the station calls itself in Morse code at the end of a transmission; never without it.
     pub ident: Option<String>,
-    /// 60–3600 s; how often.
+    /// How often the station identifies itself while it transmits, in s.
     #[serde(default = "ms::<600>")]
+    #[schemars(range(min = 60, max = 3600))]
     pub ident_interval_s: u64,
 
     /// The sound card, and the fob if one is used, by its stable name, as `crosspatch audio list` prints it.
@@ -126,7 +144,7 @@ pub struct Radio {
 }
 
 /// Where a carrier signal comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CarrierFrom {
     /// A line of the board.
@@ -140,7 +158,7 @@ pub enum CarrierFrom {
 }
 
 /// What keys a transmitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PttOutput {
     /// A line of the board.
@@ -156,7 +174,7 @@ pub enum PttOutput {
 }
 
 /// Who goes first on a simplex radio.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// Keying waits for the own carrier.
@@ -167,7 +185,7 @@ pub enum Policy {
 }
 
 /// Whether treble is raised on the way out and lowered on the way in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Emphasis {
     /// The radio does it.
@@ -222,35 +240,8 @@ impl Radio {
             );
             wrong(Some(id), sentence);
         }
-        let ranges = [
-            ("carrier_debounce_ms", self.carrier_debounce_ms, 5, 500),
-            ("vox_attack_ms", self.vox_attack_ms, 5, 50),
-            ("vox_hang_ms", self.vox_hang_ms, 100, 3000),
-            ("ctcss_detect_ms", self.ctcss_detect_ms, 150, 450),
-            ("tail_elimination_ms", self.tail_elimination_ms, 0, 300),
-            ("look_back_ms", self.look_back_ms, 0, 1000),
-            ("inhibit_after_transmit_ms", self.inhibit_after_transmit_ms, 0, 2000),
-            ("carrier_timeout_s", self.carrier_timeout_s, 10, 600),
-            ("flap_suppression_ms", self.flap_suppression_ms, 0, 500),
-            ("lead_in_ms", self.lead_in_ms, 0, 2000),
-            ("ptt_hang_ms", self.ptt_hang_ms, 0, 1000),
-            ("transmit_timeout_s", self.transmit_timeout_s, 10, 600),
-            ("ident_interval_s", self.ident_interval_s, 60, 3600),
-        ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                wrong(Some(id), format!("{key} of radio '{id}' is {value}; use {low} to {high}"));
-            }
-        }
-        let levels = [
-            ("vox_threshold_dbfs", self.vox_threshold_dbfs, -60.0, 0.0),
-            ("receive_gain_db", self.receive_gain_db, -30.0, 30.0),
-            ("transmit_gain_db", self.transmit_gain_db, -30.0, 30.0),
-        ];
-        for (key, value, low, high) in levels {
-            if !(low..=high).contains(&value) {
-                wrong(Some(id), format!("{key} of radio '{id}' is {value}; use {low} to {high}"));
-            }
+        for sentence in knobs::out_of_range(self, &format!("radio '{id}'")) {
+            wrong(Some(id), sentence);
         }
         if let Some(call_sign) = &self.ident
             && let Some(letter) = call_sign.chars().find(|c| !tones::is_in_morse(*c))
@@ -334,8 +325,16 @@ impl Radio {
         Some(Limit { line: self.ptt_name()?, timeout: Duration::from_secs(self.transmit_timeout_s) })
     }
 
+    /// The names of what it is heard by and talked to by; `None` for simulated sound.
+    #[must_use]
+    pub fn sound(&self) -> Option<(&str, &str)> {
+        let card = self.card.as_deref();
+        Some((self.capture_pcm.as_deref().or(card)?, self.playback_pcm.as_deref().or(card)?))
+    }
+
     /// How its threads listen and talk.
-    pub(super) fn plan(&self) -> EndpointPlan {
+    #[must_use]
+    pub fn plan(&self) -> EndpointPlan {
         let ms = Duration::from_millis;
         let emphasis = self.emphasis == Emphasis::PreEmphasis;
         EndpointPlan {

@@ -4,7 +4,7 @@
 use super::Event;
 use super::config::{Media, Tls};
 use super::media::{Command, MediaHandle};
-use crate::base::clock::wall_now;
+use crate::base::clock::{Wall, wall_now};
 use crate::net::addresses::{self, host_name};
 use crate::net::authority::Authority;
 use crate::net::pages::Trust;
@@ -135,7 +135,7 @@ pub struct Secure {
     fingerprint: String,
     /// What the configuration or the own certificate names, besides the box's addresses.
     preferred: Vec<String>,
-    wall_floor_ms: u64,
+    wall: Wall,
     /// The names, and the day on which they were last looked at.
     current: (BTreeSet<String>, u64),
     config: watch::Sender<Arc<ServerConfig>>,
@@ -143,12 +143,12 @@ pub struct Secure {
 
 impl Secure {
     /// Reads the own certificate, or reads or makes the local authority in `dir` and its certificate for this box.
-    /// `wall_floor_ms` is the last time the gateway stored.
+    /// `wall` knows the last time the gateway stored.
     ///
     /// # Errors
     /// If a file cannot be used.
-    pub fn open(tls: &Tls, dir: &Path, wall_floor_ms: u64, found: &Found) -> Result<Self, TlsError> {
-        let now_s = now_s(wall_floor_ms);
+    pub fn open(tls: &Tls, dir: &Path, wall: Wall, found: &Found) -> Result<Self, TlsError> {
+        let now_s = now_s(&wall);
         if let Some((certificate, key)) = tls.own() {
             let (config, facts) = tls::own(certificate, key, now_s)?;
             return Ok(Secure {
@@ -156,7 +156,7 @@ impl Secure {
                 own: Some((certificate.to_owned(), facts.ends_s)),
                 fingerprint: facts.fingerprint,
                 preferred: facts.names.into_iter().filter(|name| !name.starts_with('*')).collect(),
-                wall_floor_ms,
+                wall,
                 current: (BTreeSet::new(), now_s / DAY_S),
                 config: watch::channel(config).0,
             });
@@ -177,7 +177,7 @@ impl Secure {
             authority: Some(authority),
             own: None,
             preferred: tls.names.clone(),
-            wall_floor_ms,
+            wall,
             current: (names, now_s / DAY_S),
             config: watch::channel(config).0,
         })
@@ -187,7 +187,7 @@ impl Secure {
     #[must_use]
     pub fn ending(&self) -> Option<String> {
         let (certificate, ends_s) = self.own.as_ref()?;
-        tls::ending(certificate, *ends_s, now_s(self.wall_floor_ms))
+        tls::ending(certificate, *ends_s, now_s(&self.wall))
     }
 
     /// SHA-256 of what people are to trust.
@@ -219,7 +219,7 @@ impl Secure {
     /// whether it is time.
     fn renew(&mut self, found: &Found) -> Result<(), TlsError> {
         let Some(authority) = &self.authority else { return Ok(()) };
-        let now_s = now_s(self.wall_floor_ms);
+        let now_s = now_s(&self.wall);
         let wanted = (names(authority, &self.preferred, found), now_s / DAY_S);
         if wanted != self.current {
             let config = authority.server(&wanted.0, now_s)?;
@@ -250,11 +250,11 @@ fn names(authority: &Authority, configured: &[String], found: &Found) -> BTreeSe
 
 /// The time in seconds since 1970 by the best knowledge of a box that may have no battery for its clock: when nobody
 /// has set it, it is at least as late as the audit's last record and as the making of this program.
-fn now_s(wall_floor_ms: u64) -> u64 {
+pub(crate) fn now_s(wall: &Wall) -> u64 {
     let program = std::env::current_exe().and_then(std::fs::metadata).and_then(|m| m.modified()).ok();
     let made_ms = program.and_then(|t| u64::try_from(t.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok());
-    let floor_ms = wall_floor_ms.max(made_ms.unwrap_or(0));
-    let by_clock = wall_now(0);
+    let floor_ms = wall.latest_ms().max(made_ms.unwrap_or(0));
+    let by_clock = wall_now();
     if by_clock.synchronised { by_clock.unix_ms / 1000 } else { by_clock.unix_ms.max(floor_ms) / 1000 }
 }
 
@@ -299,13 +299,13 @@ mod tests {
     fn the_certificate_follows_the_addresses_and_the_authority_stays() {
         let dir = tempfile::tempdir().unwrap();
         let tls = Tls { names: vec!["gate.local".into()], ..Tls::default() };
-        let mut secure = Secure::open(&tls, dir.path(), 0, &found()).unwrap();
+        let mut secure = Secure::open(&tls, dir.path(), Wall::default(), &found()).unwrap();
         let (config, fingerprint) = (secure.subscribe(), secure.fingerprint().to_owned());
         secure.renew(&found()).unwrap();
         assert!(!config.has_changed().unwrap(), "nothing has changed");
         secure.renew(&found()[..1]).unwrap();
         assert!(config.has_changed().unwrap(), "an address is gone");
-        assert_eq!(Secure::open(&tls, dir.path(), 0, &found()).unwrap().fingerprint(), fingerprint);
+        assert_eq!(Secure::open(&tls, dir.path(), Wall::default(), &found()).unwrap().fingerprint(), fingerprint);
 
         let shown = reach("0.0.0.0:8443", Media::default()).shown(Some(&secure), &found());
         assert_eq!(
@@ -317,9 +317,9 @@ mod tests {
     #[test]
     fn a_name_the_authority_may_not_vouch_for_is_refused_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
-        Secure::open(&Tls::default(), dir.path(), 0, &found()).unwrap();
+        Secure::open(&Tls::default(), dir.path(), Wall::default(), &found()).unwrap();
         let tls = Tls { names: vec!["radio.example".into()], ..Tls::default() };
-        let told = Secure::open(&tls, dir.path(), 0, &found()).map(|_| ()).unwrap_err().to_string();
+        let told = Secure::open(&tls, dir.path(), Wall::default(), &found()).map(|_| ()).unwrap_err().to_string();
         assert!(told.contains("may not vouch for it; take the name out"), "{told}");
     }
 }

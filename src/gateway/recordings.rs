@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** as with the audit, every request carries the token of an Admin or a Dispatcher.
 
-use super::audit_api::AuditApi;
+use super::audit_api::{AuditApi, Wanted};
 use super::keeping::recordings_of;
+use super::notes::{Heard, Note};
 use super::tasks::Failure;
 use crate::audit::{self, AuditError, Filter, Row};
 use crate::recorder::path_of;
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -99,34 +100,33 @@ pub fn routes(api: AuditApi) -> Router {
     Router::new().route("/api/recordings", get(listed)).route("/api/recordings/{id}", get(file)).with_state(api)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    from: Option<String>,
-    until: Option<String>,
-    channel: Option<String>,
-    person: Option<String>,
-    newest: Option<usize>,
-}
-
 async fn listed(
     State(api): State<AuditApi>,
     headers: HeaderMap,
-    Query(Wanted { from, until, channel, person, newest }): Query<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, Failure> {
-    api.admit(&headers).await?;
-    let newest = Some(newest.unwrap_or(MOST_RECORDINGS).min(MOST_RECORDINGS));
-    let filter = Filter { from, until, channel, person, newest, ..Filter::default() };
-    let recordings = api.read(move |file| list(file.parent().unwrap_or(Path::new("")), filter)).await?;
-    Ok(Json(json!({ "recordings": recordings })))
+    let channels = api.admit(&headers, wanted.note("recordings")).await?;
+    let filter = wanted.filter(MOST_RECORDINGS);
+    let recordings = api.read(move |file| list(state_dir(file), filter)).await?;
+    Ok(Json(json!({ "recordings": recordings, "channels": channels })))
 }
 
 async fn file(State(api): State<AuditApi>, headers: HeaderMap, Part(id): Part<String>) -> Result<Response, Failure> {
-    api.admit(&headers).await?;
+    api.admit(&headers, None).await?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, "no-recording", "There is no such recording any more.");
-    let dir = recordings_of(api.file.parent().unwrap_or(Path::new("")));
-    let path = path_of(&dir, &id).ok_or_else(nothing)?;
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-    let bytes = read.map_err(|_| nothing())?.map_err(|_| nothing())?;
-    Ok(([(header::CONTENT_TYPE, "audio/ogg"), (header::CACHE_CONTROL, "private, max-age=3600")], bytes).into_response())
+    let path = path_of(&recordings_of(state_dir(&api.file)), &id).ok_or_else(nothing)?;
+    let bytes = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+    let bytes = bytes.map_err(|_| nothing())?.map_err(|_| nothing())?;
+    let of_burst = Filter { burst: id.rsplit('_').next().map(str::to_owned), ..Filter::default() };
+    let wanted = id.clone();
+    let known = api.read(move |file| Ok(list(state_dir(file), of_burst)?.into_iter().find(|of| of.id == wanted))).await;
+    // An audit that cannot be read keeps nobody from hearing; what is known of the recording is its id then.
+    let heard = known.ok().flatten().map_or_else(|| Heard::of_id(&id), |recording| Heard::of(&recording));
+    api.admit(&headers, Some(Note::Played(heard))).await?;
+    // Whoever hears it again asks again.
+    Ok(([(header::CONTENT_TYPE, "audio/ogg"), (header::CACHE_CONTROL, "no-store")], bytes).into_response())
+}
+
+fn state_dir(audit: &Path) -> &Path {
+    audit.parent().unwrap_or(Path::new(""))
 }

@@ -5,6 +5,7 @@
 
 use super::config::Config;
 use super::executor::Executor;
+use super::notes::{self, Hand, Note, Readings};
 use super::tasks::{Failure, Present, Task};
 use crate::base::{Action, Mono, Record, ReplyId, Role, UserId};
 use crate::control::{Actor, Answer, ChannelSpec, Claims, Input, Keep, Refusal};
@@ -35,8 +36,11 @@ pub enum What {
     Task(Task),
     /// May the asker reload the configuration?
     MayReload,
-    /// May the asker read the audit and hear recordings? Dispatch may, too.
-    MayReview,
+    /// May the asker read the audit and hear recordings? Dispatch may, too. What they read is noted; the answer is the
+    /// event's channels.
+    Review(Option<Note>),
+    /// Note what was done by a command.
+    Note(Vec<Note>, Hand),
     /// Take a configuration that was read again; the text says what is new in it.
     Reload(Box<Config>, Vec<String>),
     /// Note that a configuration was refused, and why.
@@ -71,6 +75,7 @@ pub struct Register {
     made_here: BTreeSet<UserId>,
     /// True once the system's clock was seen synchronised.
     clock_known: bool,
+    readings: Readings,
 }
 
 impl Register {
@@ -85,6 +90,7 @@ impl Register {
             unsaved: Vec::new(),
             made_here: BTreeSet::new(),
             clock_known: false,
+            readings: Readings::default(),
         }
     }
 
@@ -94,6 +100,11 @@ impl Register {
         let added = self.roll.channels.iter().filter(|c| self.fixed.iter().all(|f| f.id != c.id));
         let added = added.map(|c| ChannelSpec { id: c.id.clone(), name: c.name.clone() });
         self.fixed.iter().cloned().chain(added).collect()
+    }
+
+    /// The same for pages.
+    pub(super) fn channel_list(&self) -> Vec<Value> {
+        self.channels().iter().map(|c| json!({ "id": c.id.as_str(), "name": c.name })).collect()
     }
 
     fn people(&self) -> BTreeMap<UserId, Claims> {
@@ -110,7 +121,7 @@ impl Executor {
     pub(super) fn manage(&mut self, asked: Asked) {
         let Asked { by, what, answer } = asked;
         let roles: &[Role] =
-            if matches!(what, What::MayReview) { &[Role::Admin, Role::Dispatch] } else { &[Role::Admin] };
+            if matches!(what, What::Review(_)) { &[Role::Admin, Role::Dispatch] } else { &[Role::Admin] };
         let by = match by.map_or_else(|| Ok(the_box()), |identity| self.check_role(identity, roles)) {
             Ok(by) => by,
             Err(failure) => return drop(answer.send(Err(failure))),
@@ -121,7 +132,16 @@ impl Executor {
                 Ok(None) => self.listed(&task),
                 Err(failure) => Err(failure),
             },
-            What::MayReload | What::MayReview => Ok(Value::Null),
+            What::MayReload => Ok(Value::Null),
+            What::Review(note) => Ok(self.reviewed(note, &by)),
+            What::Note(notes, hand) => {
+                for note in notes {
+                    let mut record = note.record().by(&by.user, &by.name, by.role).because("command-line");
+                    notes::add(&mut record, "by", json!(hand));
+                    self.record(record);
+                }
+                Ok(Value::Null)
+            }
             What::Reload(config, news) => Ok(self.take_config(&config, news, by)),
             What::Refused(errors) => {
                 self.record(by_whom(Action::SystemConfigRefused, &by).with(json!({ "errors": errors })));
@@ -129,6 +149,14 @@ impl Executor {
             }
         };
         answer.send(done).ok(); // whoever asked may have gone
+    }
+
+    fn reviewed(&mut self, note: Option<Note>, by: &Actor) -> Value {
+        let now = self.now();
+        if let Some(note) = note.filter(|note| self.register.readings.is_news(&by.user, note, now)) {
+            self.record(note.record().by(&by.user, &by.name, by.role));
+        }
+        json!(self.register.channel_list())
     }
 
     /// The store's word on the asker goes before the token's, as everywhere.
@@ -360,6 +388,8 @@ impl Executor {
 
     fn take_config(&mut self, config: &Config, news: Vec<String>, by: Actor) -> Value {
         self.record(by_whom(Action::SystemConfigReloaded, &by).with(json!({ "changed": news })));
+        self.parts.audit.retain(config.audit.retention());
+        self.parts.recorder.iter().for_each(|recorder| recorder.keep(config.recorder.keep()));
         self.input(Input::Tune(config.tuning()));
         let before = self.register.channels();
         self.register.fixed = config.channel_specs();

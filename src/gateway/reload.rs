@@ -6,6 +6,7 @@ use super::notify;
 use super::people_api::ask;
 use super::register::What;
 use super::tasks::Failure;
+use crate::audit::Digest;
 use crate::net::token::Identity;
 use anyhow::Context;
 use axum::http::StatusCode;
@@ -18,8 +19,16 @@ use tokio::sync::{Mutex, mpsc};
 use toml::de::{DeTable, DeValue};
 
 /// Keys that change at run time; a key stands for all below it.
-const AT_RUN_TIME: &[&str] =
-    &["channel", "limits", "event.talk_limit_s", "event.emergency_max_s", "event.emergency_hold_ms"];
+const AT_RUN_TIME: &[&str] = &[
+    "channel",
+    "limits",
+    "event.talk_limit_s",
+    "event.emergency_max_s",
+    "event.emergency_hold_ms",
+    "audit",
+    "recorder.keep_days",
+    "recorder.keep_mb",
+];
 
 /// Reads the configuration again.
 pub struct Reloader {
@@ -40,7 +49,13 @@ impl Reloader {
         Ok(Reloader { file, text: Mutex::new(text.unwrap_or_default()), events })
     }
 
-    /// Takes the file's channels, limits and times; `None` is the box itself.
+    /// SHA-256 of the text that holds now; none for the demo, which has no file.
+    pub async fn sha256(&self) -> Option<String> {
+        self.file.as_ref()?;
+        Some(Digest::of(self.text.lock().await.as_bytes()).to_string())
+    }
+
+    /// Takes the file's channels, limits and times, also those of what is kept; `None` is the box itself.
     ///
     /// # Errors
     /// If the asker may not, the file is wrong, or something in it needs a restart: then nothing of it is taken.
@@ -108,7 +123,7 @@ fn at_run_time(key: &str) -> bool {
 }
 
 /// The keys whose values differ, each with its line in `new`. Both texts are valid TOML.
-fn differences(old: &str, new: &str) -> Vec<(String, usize)> {
+pub(crate) fn differences(old: &str, new: &str) -> Vec<(String, usize)> {
     let (Ok(old), Ok(parsed)) = (DeTable::parse(old), DeTable::parse(new)) else { return Vec::new() };
     let mut found = Vec::new();
     let whole = parsed.span();
@@ -176,12 +191,20 @@ mod tests {
 
     #[test]
     fn channels_limits_and_times_change_at_run_time_and_nothing_else() {
-        for key in
-            ["channel[0].name", "channel[3]", "limits.users", "limits", "event.talk_limit_s", "event.emergency_hold_ms"]
-        {
+        for key in [
+            "channel[0].name",
+            "channel[3]",
+            "limits.users",
+            "limits",
+            "event.talk_limit_s",
+            "audit.keep_mb",
+            "recorder.keep_days",
+        ] {
             assert!(at_run_time(key), "{key}");
         }
-        for key in ["event.id", "event", "desk[0].user", "radio[1]", "board", "channels", "event.talk_limit_sx"] {
+        for key in
+            ["event.id", "event", "desk[0].user", "radio[1]", "board", "channels", "recorder", "recorder.channels"]
+        {
             assert!(!at_run_time(key), "{key}");
         }
     }

@@ -7,9 +7,14 @@ use crate::audit::Digest;
 use crate::base::clock::{mono_now, unix_ms_now};
 use crate::base::{Action, BurstId, ChannelId, Mono, Record, UserId};
 use crate::media::gates::BurstCount;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 
 /// A jump of wall time against monotonic time that is told, in ms. Slewing moves both alike.
 const STEP_MS: i64 = 100;
@@ -107,37 +112,79 @@ fn ms(time: Duration) -> Value {
     json!((time.as_secs_f64() * 1_000_000.0).round() / 1000.0)
 }
 
-/// Sees that the wall clock was set.
+/// Sees that the wall clock was set, when it is set: the kernel ends the wait for a time of that clock then.
 pub struct ClockWatch {
-    offset_ms: Option<i64>,
+    timer: AsyncFd<OwnedFd>,
+    offset: Offset,
 }
 
 impl ClockWatch {
-    /// Has seen nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        ClockWatch { offset_ms: None }
+    /// Watches from now on. Needs the loop's runtime around it.
+    ///
+    /// # Errors
+    /// If the system has no timer to give.
+    pub fn new() -> std::io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
+        let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: never };
+        timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &once)?;
+        #[expect(deprecated, reason = "its heir is unsafe for types that close early; an owned descriptor does not")]
+        let timer = AsyncFd::new(timer)?;
+        let mut watch = ClockWatch { timer, offset: Offset(None) };
+        watch.offset.look();
+        Ok(watch)
     }
 
-    /// By how many ms the clock was set since the last look.
-    pub fn look(&mut self) -> Option<i64> {
-        let (before, unix_ms, after) = (mono_now(), unix_ms_now(), mono_now());
-        if after.since(before) > APART {
-            return None; // interrupted between the two
+    /// Waits until the clock is set by so much that it is told; by how many ms, and from which time in ms since 1970.
+    pub async fn is_set(&mut self) -> Step {
+        loop {
+            match self.timer.readable().await {
+                Ok(mut ready) => {
+                    // That the timer was cancelled is all that it ever says.
+                    let _cancelled = ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut [0_u8; 8])?));
+                    ready.clear_ready();
+                }
+                Err(e) => {
+                    tracing::error!("nobody sees any more whether the clock is set: {e}");
+                    std::future::pending().await
+                }
+            }
+            if let Some(step) = self.offset.look() {
+                return step;
+            }
         }
-        self.compare(after, unix_ms)
-    }
-
-    fn compare(&mut self, mono: Mono, unix_ms: u64) -> Option<i64> {
-        let offset = i64::try_from(unix_ms).ok()?.saturating_sub(i64::try_from(mono.as_millis()).ok()?);
-        let step = offset - self.offset_ms.replace(offset).unwrap_or(offset);
-        (step.abs() >= STEP_MS).then_some(step)
     }
 }
 
-impl Default for ClockWatch {
-    fn default() -> Self {
-        Self::new()
+/// The clock was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// By so many ms.
+    pub by_ms: i64,
+    /// To this time, in ms since 1970.
+    pub to_ms: u64,
+}
+
+/// Wall time less monotonic time, in ms, when it was last looked at.
+struct Offset(Option<i64>);
+
+impl Offset {
+    /// By how much the clock was set since the last look.
+    fn look(&mut self) -> Option<Step> {
+        loop {
+            let (before, unix_ms, after) = (mono_now(), unix_ms_now(), mono_now());
+            if after.since(before) <= APART {
+                return self.compare(after, unix_ms);
+            }
+            // Interrupted between the two: they say nothing.
+        }
+    }
+
+    fn compare(&mut self, mono: Mono, unix_ms: u64) -> Option<Step> {
+        let offset = i64::try_from(unix_ms).ok()?.saturating_sub(i64::try_from(mono.as_millis()).ok()?);
+        let by_ms = offset - self.0.replace(offset).unwrap_or(offset);
+        (by_ms.abs() >= STEP_MS).then_some(Step { by_ms, to_ms: unix_ms })
     }
 }
 
@@ -147,11 +194,12 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_is_seen_once() {
-        let mut watch = ClockWatch::new();
-        assert_eq!(watch.compare(Mono::from_millis(1_000), 5_000), None);
-        assert_eq!(watch.compare(Mono::from_millis(9_000), 13_040), None);
-        assert_eq!(watch.compare(Mono::from_millis(10_000), 1_700_000_000_000), Some(1_699_999_985_960));
-        assert_eq!(watch.compare(Mono::from_millis(11_000), 1_700_000_001_000), None);
-        assert_eq!(watch.compare(Mono::from_millis(12_000), 1_699_999_999_000), Some(-3_000));
+        let mut offset = Offset(None);
+        let mut by_ms = |mono, unix_ms| offset.compare(Mono::from_millis(mono), unix_ms).map(|step| step.by_ms);
+        assert_eq!(by_ms(1_000, 5_000), None);
+        assert_eq!(by_ms(9_000, 13_040), None);
+        assert_eq!(by_ms(10_000, 1_700_000_000_000), Some(1_699_999_985_960));
+        assert_eq!(by_ms(11_000, 1_700_000_001_000), None);
+        assert_eq!(by_ms(12_000, 1_699_999_999_000), Some(-3_000));
     }
 }

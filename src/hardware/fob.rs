@@ -2,14 +2,15 @@
 //!
 //! Spoken to over hidraw. The chip reports its pins when they change, so what it last reported is what holds.
 //!
-//! **Invariant:** a fob that is unplugged keys nothing and receives nothing: its line is gone until it is back.
+//! **Invariant:** a fob that is unplugged keys nothing and receives nothing: its line is gone until it is back. Then it is
+//! unkeyed first, and keyed again if that is still wanted.
 
 use super::cards;
 use super::gpio::{LineEvent, Wake};
 use crate::base::LineName;
 use crate::base::clock::mono_now;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -67,9 +68,9 @@ impl Fob {
     /// If the thread cannot be started.
     pub fn open(plan: Plan, wake: Wake) -> std::io::Result<Self> {
         let fob = Fob { plan: Arc::new(plan), state: Arc::default() };
-        fob.connect();
+        let first = fob.connect();
         let (plan, state) = (fob.plan.clone(), Arc::downgrade(&fob.state));
-        std::thread::Builder::new().name("fob".into()).spawn(move || read(&plan, &state, &wake))?;
+        std::thread::Builder::new().name("fob".into()).spawn(move || read(&plan, &state, &wake, first))?;
         Ok(fob)
     }
 
@@ -122,11 +123,17 @@ impl Fob {
                 }
                 Ok((device.try_clone()?, device))
             })
-            .map_err(|e| format!("{}: {e}; give the gateway access with its udev rules", path.display()))
+            .map_err(|e| match e.kind() == ErrorKind::NotFound {
+                true => format!("there is no {}; plug it in", path.display()),
+                false => format!("{}: {e}; give the gateway access with its udev rules", path.display()),
+            })
         });
         let mut state = self.lock();
         match opened {
-            Ok((reader, device)) => {
+            Ok((reader, mut device)) => {
+                if state.keyed {
+                    device.write_all(&output_report(true)).ok(); // one that is gone again is found by its reader
+                }
                 (state.device, state.fault) = (Some(device), None);
                 Some(reader)
             }
@@ -171,11 +178,11 @@ impl Fob {
 }
 
 /// The thread: waits for reports; a fob that is gone is looked for until it is back.
-fn read(plan: &Arc<Plan>, state: &Weak<Mutex<State>>, wake: &Wake) {
+fn read(plan: &Arc<Plan>, state: &Weak<Mutex<State>>, wake: &Wake, mut first: Option<File>) {
     let mut was_gone = false;
     while let Some(state) = state.upgrade() {
         let fob = Fob { plan: plan.clone(), state };
-        let Some(mut reader) = fob.connect() else {
+        let Some(mut reader) = first.take().or_else(|| fob.connect()) else {
             if !std::mem::replace(&mut was_gone, true) {
                 fob.gone();
                 wake();

@@ -17,54 +17,37 @@ pub struct Gpio {
     pub reserved: Option<&'static str>,
 }
 
-const fn up(offset: u32, pin: u8) -> Gpio {
-    Gpio { offset, pin, reset: Bias::PullUp, reserved: None }
-}
-
-const fn down(offset: u32, pin: u8) -> Gpio {
-    Gpio { offset, pin, reset: Bias::PullDown, reserved: None }
-}
-
-const fn reserved(gpio: Gpio, by: &'static str) -> Gpio {
-    Gpio { reserved: Some(by), ..gpio }
-}
-
 const HAT: &str = "the EEPROM of a HAT";
 const I2C: &str = "I2C, with 1.8 kilohm to 3.3 V on the board: the control bus of sound cards";
 const UART: &str = "the serial console";
 const I2S: &str = "I2S: the sound of a sound card";
 
-/// All GPIOs of the header, by number. Pulls after reset: up on 0 to 8, down on 9 to 27.
-pub const GPIOS: [Gpio; 28] = [
-    reserved(up(0, 27), HAT),
-    reserved(up(1, 28), HAT),
-    reserved(up(2, 3), I2C),
-    reserved(up(3, 5), I2C),
-    up(4, 7),
-    up(5, 29),
-    up(6, 31),
-    up(7, 26),
-    up(8, 24),
-    down(9, 21),
-    down(10, 19),
-    down(11, 23),
-    down(12, 32),
-    down(13, 33),
-    reserved(down(14, 8), UART),
-    reserved(down(15, 10), UART),
-    down(16, 36),
-    down(17, 11),
-    reserved(down(18, 12), I2S),
-    reserved(down(19, 35), I2S),
-    reserved(down(20, 38), I2S),
-    reserved(down(21, 40), I2S),
-    down(22, 15),
-    down(23, 16),
-    down(24, 18),
-    down(25, 22),
-    down(26, 37),
-    down(27, 13),
-];
+/// The pin of each GPIO, by number.
+const PIN_OF: [u8; 28] =
+    [27, 28, 3, 5, 7, 29, 31, 26, 24, 21, 19, 23, 32, 33, 8, 10, 36, 11, 12, 35, 38, 40, 15, 16, 18, 22, 37, 13];
+
+/// All GPIOs of the header, by number.
+pub const GPIOS: [Gpio; 28] = {
+    let mut all = [of(0); 28];
+    let mut offset = 1;
+    while offset < 28 {
+        all[offset as usize] = of(offset);
+        offset += 1;
+    }
+    all
+};
+
+const fn of(offset: u32) -> Gpio {
+    let reserved = match offset {
+        0 | 1 => Some(HAT),
+        2 | 3 => Some(I2C),
+        14 | 15 => Some(UART),
+        18..=21 => Some(I2S),
+        _ => None,
+    };
+    let reset = if offset <= 8 { Bias::PullUp } else { Bias::PullDown };
+    Gpio { offset, pin: PIN_OF[offset as usize], reset, reserved }
+}
 
 /// Pins of the header.
 pub const PINS: u8 = 40;

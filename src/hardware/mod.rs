@@ -9,6 +9,7 @@ pub mod cards;
 pub mod fob;
 pub mod gpio;
 pub mod header;
+pub mod interface;
 pub mod rig;
 pub mod serial;
 pub mod transmit_watch;

@@ -3,6 +3,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -26,6 +29,16 @@ pub struct Facts {
     pub ends_s: u64,
     /// SHA-256, as pairs of hexadecimal digits with colons between them.
     pub fingerprint: String,
+}
+
+/// Reads the first certificate in a PEM file.
+///
+/// # Errors
+/// If there is none.
+pub fn read(path: &Path) -> Result<Facts, String> {
+    let shown = path.display();
+    let der = CertificateDer::from_pem_file(path).map_err(|e| format!("{shown} cannot be read ({e})"))?;
+    facts(&der).map_err(|why| format!("{shown} cannot be used: {why}"))
 }
 
 /// Reads a certificate.

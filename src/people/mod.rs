@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use store::Store;
+pub use store::{Store, copy};
 
 /// Changes that may wait for the disk.
 const QUEUE_CHANGES: usize = 64;

@@ -83,6 +83,15 @@ impl Store {
     }
 }
 
+/// Copies the file, whole and at one moment, also while the gateway changes it.
+///
+/// # Errors
+/// If it cannot be read, is damaged, or `to` cannot be written.
+pub fn copy(path: &Path, to: &Path) -> Result<(), PeopleError> {
+    let copied = open_sound(path).and_then(|db| db.execute("VACUUM INTO ?", [to.to_string_lossy()]));
+    copied.map(drop).map_err(|source| PeopleError::Store { path: path.to_owned(), source })
+}
+
 fn open_sound(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
     let verdict: String = db.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;

@@ -72,6 +72,7 @@ enum Order {
     Begin(Box<Talker>),
     Packet { burst: BurstId, source: SourceId, sequence: u64, timestamp: u32, payload: Vec<u8> },
     End(BurstId),
+    Keep(Keep),
 }
 
 /// What the recorder tells.
@@ -93,8 +94,6 @@ pub struct Plan {
     pub keep: Keep,
     /// How a time is written, from milliseconds since 1970.
     pub iso_8601: fn(u64) -> String,
-    /// The newest wall time that was ever stored (F17).
-    pub wall_floor_ms: u64,
 }
 
 /// The handle that bursts and packets are handed in with; cheap to clone. The thread ends when the last one is gone.
@@ -132,6 +131,13 @@ impl Recorder {
     pub fn end(&self, burst: BurstId) {
         if !self.hand(Order::End(burst)) {
             tracing::error!(%burst, "the recorder does not keep up; a recording ends with the next start");
+        }
+    }
+
+    /// Keeps so much from now on.
+    pub fn keep(&self, keep: Keep) {
+        if !self.hand(Order::Keep(keep)) {
+            tracing::error!("the recorder does not keep up; how much it keeps changes with the next start");
         }
     }
 
@@ -261,6 +267,10 @@ impl Clerk {
                 }
             }
             Order::End(burst) => self.end(burst),
+            Order::Keep(keep) => {
+                self.plan.keep = keep;
+                self.prune();
+            }
         }
     }
 
@@ -363,7 +373,7 @@ impl Clerk {
     }
 
     fn prune(&mut self) {
-        let wall = wall_now(self.plan.wall_floor_ms);
+        let wall = wall_now(); // not what never goes back: a clock that was once years ahead must not empty the shelf
         let Some(shelf) = &mut self.shelf else { return };
         for Gone { id, cause } in shelf.prune(&self.plan.keep, wall, self.plan.iso_8601) {
             (self.tell)(News::Record(Record::new(Action::RecordingDeleted).because(cause).with(json!({ "id": id }))));

@@ -71,6 +71,7 @@ const bars = (filter) => timeline.locator(`.burst${filter}`).count();
 test('the timeline has a lane a channel and a bar a burst, in the colour of the role', async () => {
   await waitFor('the bursts to be drawn', async () => (await bars('[data-recorded=true]')) >= 4);
   const lane = (channel) => timeline.locator(`[data-channel="${channel}"]`);
+  assert.deepEqual(await timeline.locator('.lane h2').allInnerTexts(), ['Operations', 'Medical'], 'by name, in the order of the event');
   assert.equal(await lane('ops').locator('.burst[data-role=GENERAL]').count(), 1);
   assert.equal(await lane('medical').locator('.burst[data-role=GENERAL][data-cut=true]').count(), 1, 'a burst that was cut off');
   assert.equal(await lane('medical').locator('.burst[data-role=DISPATCH]').count(), 1);

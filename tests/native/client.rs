@@ -180,9 +180,7 @@ impl NativeClient {
 
     /// Sends one Opus packet, the next 20 ms.
     pub async fn send_opus(&mut self, payload: &[u8]) -> Result<()> {
-        let voice = self.voice.as_mut().context("this client has no producer")?;
-        voice.sequence = voice.sequence.wrapping_add(1);
-        voice.timestamp = voice.timestamp.wrapping_add(FRAME);
+        let voice = self.next()?;
         let header = rtp::Header {
             version: 2,
             payload_type: OPUS_PAYLOAD_TYPE,
@@ -194,6 +192,18 @@ impl NativeClient {
         let packet = rtp::Packet { header, payload: payload.to_vec().into() };
         let level = HeaderExtension::AudioLevel(AudioLevelExtension { level: LEVEL, voice: true });
         Ok(voice.track.write_rtp_with_extensions(packet, &[level]).await?)
+    }
+
+    /// Lets the next 20 ms be lost on the way.
+    pub fn lose_opus(&mut self) -> Result<()> {
+        self.next().map(drop)
+    }
+
+    fn next(&mut self) -> Result<&mut Voice> {
+        let voice = self.voice.as_mut().context("this client has no producer")?;
+        voice.sequence = voice.sequence.wrapping_add(1);
+        voice.timestamp = voice.timestamp.wrapping_add(FRAME);
+        Ok(voice)
     }
 
     /// Everything that came in so far.

@@ -58,13 +58,18 @@ impl Gateway {
 
     /// Starts an event with the first of these files as its configuration.
     pub async fn with_files(files: &[(&str, &str)]) -> Result<Self> {
+        Self::with_sound(files, Vec::new()).await
+    }
+
+    /// The same with what it finds in its environment, such as a sound server.
+    pub async fn with_sound(files: &[(&str, &str)], environment: Vec<(&'static str, OsString)>) -> Result<Self> {
         let state = TempDir::new()?;
         for (name, text) in files {
             std::fs::write(state.path().join(name), text)?;
         }
         let (config, _) = files.first().context("no configuration")?;
         let config = state.path().join(config);
-        Self::start(state, vec!["--config".into(), config]).await
+        Self::start_in(state, vec!["--config".into(), config], environment).await
     }
 
     /// Starts the demo event as systemd would: news go to this socket, and a sign of life is due within `watchdog`.
@@ -93,6 +98,16 @@ impl Gateway {
         std::fs::remove_file(self.state.path().join("ready.json"))?;
         self.process = spawn(self.state.path(), &self.event, &self.environment)?;
         self.wait_until_ready().await
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn wait_ended(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        while self.process.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the gateway does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
@@ -125,6 +140,11 @@ impl Gateway {
     /// Where media goes.
     pub fn media(&self) -> Result<SocketAddr> {
         Ok(self.ready["media"].as_str().context("ready.json names no media address")?.parse()?)
+    }
+
+    /// What `ready.json` says.
+    pub fn ready(&self) -> &Value {
+        &self.ready
     }
 
     /// Where the audit and the token secret are.
@@ -215,8 +235,9 @@ impl Gateway {
         );
         let mut stream = TcpStream::connect(&self.http).await?;
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer); // a recording is no text
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
         let status = head.split(' ').nth(1).context("no status")?.parse()?;
         Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))

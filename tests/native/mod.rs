@@ -3,10 +3,15 @@
 //! The tests hear and talk with [`client::NativeClient`], a whole WebRTC stack; the benchmarks with
 //! [`lean`], which costs so little that it does not disturb what it measures.
 
+pub mod chirp;
 pub mod client;
 pub mod figures;
 pub mod gateway;
 pub mod lean;
+pub mod pulse;
+pub mod radios;
 pub mod sdp;
 pub mod signaling;
+pub mod sound;
+pub mod syscalls;
 pub mod talker;

@@ -164,6 +164,7 @@ pub static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
             port(SIMPLEX, "radio-vhf", "ops", Some("vhf.carrier")),
             port(DUPLEX, "radio-uhf", "security", None),
         ],
+        misconfigured: false,
         tuning: Tuning {
             emergency_hold: MIN_HOLD,
             emergency_max: EMERGENCY_MAX,

@@ -809,7 +809,7 @@ impl World {
                         assert!(holder.is_some_and(|hold| hold.session == desk.session), "{line} shows own talk");
                     }
                     Shows::Denied => {}
-                    Shows::Emergency | Shows::Arming => panic!("{line} is no emergency lamp"),
+                    Shows::Emergency | Shows::Arming | Shows::Misconfigured => panic!("{line} is no emergency lamp"),
                 }
             }
             let shown = lamps[desk.emergency_tally.as_ref().expect("each desk has one")];
@@ -819,7 +819,9 @@ impl World {
                     assert!(self.model.emergency.is_none(), "the emergency lamp says nothing while one runs")
                 }
                 Shows::Arming | Shows::Denied => {}
-                Shows::Fault | Shows::Busy | Shows::OwnTalk | Shows::Blocked => panic!("the emergency lamp: {shown:?}"),
+                Shows::Fault | Shows::Misconfigured | Shows::Busy | Shows::OwnTalk | Shows::Blocked => {
+                    panic!("the emergency lamp: {shown:?}")
+                }
             }
         }
     }

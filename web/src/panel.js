@@ -3,7 +3,8 @@
 // Reads GET /api/panel once and GET /api/panel/live as it changes; moves a line with POST /api/sim/lines/NAME.
 // DOM: every button, switch and lamp carries [data-line="<name>"] and data-active="true" or "false", a desk's lamp also
 // data-shows="<code>" (docs/lamps.md);
-// [data-channel="<id>"] holds a channel's module, [data-port="<id>"] a radio port; #emergency, #emergency-guard, #banner.
+// [data-channel="<id>"] holds a channel's module, [data-port="<id>"] a radio port with data-receiver and data-transmitter,
+// [data-level="<name>"] a level with data-peak; #emergency, #emergency-guard, #banner.
 import { el, roleName, setText } from './dom.js';
 import { holdButton, onAttentionLost } from './hold.js';
 import { meter } from './meter.js';
@@ -17,6 +18,7 @@ const byId = (id) => document.getElementById(id);
 const meters = new Map(); // level name -> meter
 const names = new Map(); // channel id -> name
 const speakers = new Map(); // channel id -> element
+const ports = new Map(); // user id of a radio -> shows its state
 const lines = new Map(); // line name -> active, as the gateway says
 const wires = new Map(); // input line name -> promise of the last move
 const latched = new Map(); // line name -> its release
@@ -39,13 +41,16 @@ async function start() {
   follow();
 }
 
-function draw({ event, channels, desk, simulated, ports, emergencyHoldMs, links, degraded, tls }) {
+function draw({ event, channels, desk, desks, simulated, ports, emergencyHoldMs, links, degraded, tls }) {
   document.body.dataset.simulated = simulated; // a real board is moved by its own buttons only
   setText(byId('event'), event);
   setText(byId('desk-name'), desk?.name ?? '');
   for (const { id, name } of channels) names.set(id, name);
   byId('channels').append(...channels.map((channel) => channelModule(channel, desk?.buttons ?? [])));
-  byId('desk-levels').append(levelBar('desk.microphone', 'Microphone'), levelBar('desk.loudspeaker', 'Loudspeaker'));
+  for (const { name, level } of desks) {
+    if (desks.length > 1) byId('desk-levels').append(el('h3', {}, name));
+    byId('desk-levels').append(levelBar(`${level}.microphone`, 'Microphone'), levelBar(`${level}.loudspeaker`, 'Loudspeaker'));
+  }
   byId('ports').append(...ports.map((port) => portModule(port, channels)));
   byId('radio').hidden = ports.length === 0;
   byId('links').append(...links.map((link) => joinLink(link, tls?.origins[0])));
@@ -78,11 +83,12 @@ function connected(yes) {
   else banner('problem', 'No connection to the gateway. What is shown may be old. Trying again…');
 }
 
-function update({ lines: listed = [], channels = [], levels = {}, emergency = null, degraded = [], readiness, receipt = [], lamps = {} }) {
+function update({ lines: listed = [], channels = [], levels = {}, meters: gauges = {}, radios = [], emergency = null, degraded = [], readiness, receipt = [], lamps = {} }) {
   for (const { name, active } of listed) setLine(name, active);
   for (const [name, shows] of Object.entries(lamps)) showLamp(name, shows);
   for (const channel of channels) showSpeaker(channel);
-  for (const [name, level] of meters) level.set(levels[name] ?? null);
+  for (const [name, level] of meters) level.set(levels[name] ?? null, gauges[name]);
+  for (const radio of radios) ports.get(radio.userId)?.(radio);
   banner(emergency && 'emergency', emergency && `Emergency broadcast by Dispatch ${emergency.userName}`);
   showEmergency(emergency);
   const nameOf = (id) => names.get(id) ?? id;
@@ -250,15 +256,38 @@ function emergencyButton(holdMs, { name: deskName, emergencyLine, emergencyTally
 
 // ---- radio, levels, links ----
 
-function portModule({ id, name, channel, carrierLine: carrier, pttLine }, channels) {
+/** What a receiver and a transmitter do, as people say it: the words of the API on the left. */
+const RECEIVER = {
+  closed: 'Squelch closed',
+  open: 'Carrier, not talking',
+  talking: 'Carrier, talking',
+  denied: 'Carrier, but somebody else talks',
+  preempted: 'Pre-empted, radio still keyed',
+  stuck: 'Carrier stuck, cut off',
+};
+const TRANSMITTER = {
+  unkeyed: 'Unkeyed',
+  blocked: 'Waits for the carrier to drop',
+  keyed: 'Keyed',
+  'timed-out': 'Cut off: transmit time-out',
+};
+
+function portModule({ id, user, name, channel, carrierLine: carrier, pttLine }, channels) {
   const toggle = el('button.switch', { type: 'button', role: 'switch', 'aria-checked': 'false', 'data-line': carrier ?? '', 'data-active': 'false' }, el('i'), 'Carrier');
   toggle.setAttribute('aria-label', `${name}: carrier`);
   toggle.onclick = () => moveLine(carrier, !lines.get(carrier));
   const channelName = channels.find((other) => other.id === channel)?.name ?? channel;
-  return el('section.card', { 'data-port': id },
+  const [receiver, transmitter] = ['receiver', 'transmitter'].map((part) => el(`span.state.${part}`, { role: 'status' }, '–'));
+  const card = el('section.card', { 'data-port': id },
     el('div.title', {}, ...(pttLine ? [lamp(pttLine, 'red')] : []), el('h2', {}, name), el('span.users', {}, `on ${channelName}`)),
-    el('p.speaker', {}, 'The lamp is lit while the transmitter is keyed.'),
+    el('p.states', {}, el('span', {}, 'Receiver '), receiver, el('span', {}, 'Transmitter '), transmitter),
     ...(carrier ? [toggle] : []), levelBar(`radio.${id}.receive`, 'Receive'), levelBar(`radio.${id}.transmit`, 'Transmit'));
+  ports.set(user, (state) => {
+    Object.assign(card.dataset, { receiver: state.receiver, transmitter: state.transmitter });
+    setText(receiver, RECEIVER[state.receiver] ?? state.receiver);
+    setText(transmitter, TRANSMITTER[state.transmitter] ?? state.transmitter);
+  });
+  return card;
 }
 
 const lamp = (line, colour) =>
@@ -267,6 +296,7 @@ const lamp = (line, colour) =>
 function levelBar(name, label) {
   const bar = meter(label);
   meters.set(name, bar);
+  bar.element.dataset.level = name;
   return bar.element;
 }
 

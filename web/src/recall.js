@@ -10,18 +10,21 @@ export function recall(token, section) {
   const list = section.querySelector('ol');
   const player = section.querySelector('audio');
   let shown = '';
+  let names = new Map();
   const item = ({ id, channel, userName, role, startedUtc, lengthMs }) => {
     const time = startedUtc ? new Date(startedUtc).toLocaleTimeString() : '';
     const who = `${userName ?? 'Unknown'} (${roleName(role)})`;
-    const text = `${who} on ${channel ?? 'all channels'}${lengthMs ? `, ${seconds(lengthMs)}` : ''}`;
+    const text = `${who} on ${channel ? names.get(channel) ?? channel : 'all channels'}${lengthMs ? `, ${seconds(lengthMs)}` : ''}`;
     const button = el('button', { type: 'button', 'data-recording': id, 'aria-label': `Hear ${text} again` }, '▸');
     button.onclick = () => play(token, id, player).catch((error) => (button.title = error.message));
     return el('li', {}, button, el('time', {}, time), text);
   };
   const look = async () => {
     try {
-      const last = (await recordings(token, { newest: SHOWN })).filter((recording) => recording.kept).reverse();
-      const now = JSON.stringify(last);
+      const found = await recordings(token, { newest: SHOWN });
+      const last = found.recordings.filter((recording) => recording.kept).reverse();
+      names = found.names;
+      const now = JSON.stringify([last, [...names]]);
       if (now !== shown) list.replaceChildren(...last.map(item));
       shown = now;
       section.hidden = last.length === 0;

@@ -8,15 +8,21 @@ export async function ask(token, path) {
   throw Object.assign(new Error(said.error ?? `The gateway answers ${reply.status}.`), { status: reply.status });
 }
 
+/** Records, and the names of the event's channels by id, in their order. */
 export async function records(token, query) {
   const reply = await ask(token, `/api/audit?${new URLSearchParams(query)}`);
-  return (await reply.json()).records;
+  const { records, channels } = await reply.json();
+  return { records, names: namesOf(channels) };
 }
 
+/** Recordings, and the same names. */
 export async function recordings(token, query) {
   const reply = await ask(token, `/api/recordings?${new URLSearchParams(query)}`);
-  return (await reply.json()).recordings;
+  const { recordings, channels } = await reply.json();
+  return { recordings, names: namesOf(channels) };
 }
+
+const namesOf = (channels) => new Map(channels.map(({ id, name }) => [id, name]));
 
 /** Plays a recording; what was played before is let go of. */
 export async function play(token, id, audio) {

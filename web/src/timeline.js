@@ -8,8 +8,9 @@ import { play, records, seconds } from './review.js';
 import { claimsOf, tokenFromAddress } from './token.js';
 
 const SPANS = { '1 min': 60, '5 min': 300, '15 min': 900, '1 h': 3600, '6 h': 21_600, '24 h': 86_400 };
-const TICKS_S = [5, 10, 30, 60, 300, 900, 3600, 14_400];
+const TICKS_S = [5, 10, 15, 30, 60, 300, 900, 3600, 14_400, 28_800];
 const POLL_MS = 1000;
+const TICK_PX = 90; // room for a time
 
 const byId = (id) => document.getElementById(id);
 const token = tokenFromAddress();
@@ -22,6 +23,7 @@ let end = null; // null follows the clock
 let clockAhead = 0; // of the box's clock, which the records are of
 let picked = null;
 let drawn = '';
+let names = new Map(); // channel id -> name, in the event's order
 
 window.crosspatch = { state: { connected: false, bursts: 0, channels: [] }, show: (start, length) => show(start + length, length) };
 
@@ -61,12 +63,13 @@ async function load() {
   try {
     // A burst that runs into the picture began before it.
     const wanted = older ? { from: new Date(from - 600_000).toISOString() } : { after };
-    const rows = await records(token, { ...wanted, kind: KINDS.join(',') });
+    const found = await records(token, { ...wanted, kind: KINDS.join(',') });
+    names = found.names;
     if (older) {
       bursts = new Bursts();
       loadedFrom = from;
     }
-    for (const row of rows) {
+    for (const row of found.records) {
       bursts.take(row);
       after = Math.max(after, row.seq);
       clockAhead = Math.max(clockAhead, Date.parse(row.utc) - Date.now());
@@ -99,7 +102,9 @@ function draw() {
   const [to, from] = [end ?? now(), (end ?? now()) - span];
   const place = (at) => ((at - from) / span) * 100;
   const seen = bursts.all.filter((burst) => burst.start < to && (burst.end ?? to) > from);
-  const channels = bursts.channels().sort();
+  const order = [...names.keys()];
+  const talked = bursts.channels().sort(); // one that was removed is not in the order any more
+  const channels = [...order.filter((id) => talked.includes(id)), ...talked.filter((id) => !names.has(id))];
   Object.assign(window.crosspatch.state, { bursts: seen.length, channels });
   setText(byId('range'), `${clock(from, true)} – ${clock(to)}`);
   const lanes = channels.map((channel) => {
@@ -109,7 +114,7 @@ function draw() {
     const cuts = own.filter((b) => b.cutBy && b.end >= from && b.end <= to);
     marks.push(...cuts.map((b) => mark('cut-mark', '▼', place(b.end), `${b.name} was interrupted`)));
     const bars = own.map((burst) => bar(burst, Math.max(0, place(burst.start)), Math.min(100, place(burst.end ?? to))));
-    return el('div.lane', { 'data-channel': channel }, el('h2', {}, channel), el('div.track', {}, ...bars, ...marks));
+    return el('div.lane', { 'data-channel': channel }, el('h2', { title: channel }, nameOf(channel)), el('div.track', {}, ...bars, ...marks));
   });
   const empty = el('p.empty', {}, 'Nobody talked in this time.');
   const focused = document.activeElement?.dataset?.key;
@@ -117,6 +122,8 @@ function draw() {
   if (focused) byId('chart').querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   if (picked) facts();
 }
+
+const nameOf = (channel) => names.get(channel) ?? channel;
 
 function bar(burst, left, right) {
   const key = `${burst.burst} ${burst.start}`;
@@ -139,7 +146,8 @@ function mark(kind, sign, left, title) {
 }
 
 function axis(from, to, place) {
-  const step = (TICKS_S.find((s) => (to - from) / 1000 / s <= 12) ?? TICKS_S.at(-1)) * 1000;
+  const most = Math.min(12, Math.max(2, byId('chart').clientWidth / TICK_PX));
+  const step = (TICKS_S.find((s) => (to - from) / 1000 / s <= most) ?? TICKS_S.at(-1)) * 1000;
   const ticks = el('div.axis', { 'aria-hidden': 'true' });
   for (let at = Math.ceil(from / step) * step; at < to; at += step) {
     const tick = el('span', {}, clock(at, false, step >= 60_000));
@@ -177,7 +185,7 @@ function facts() {
   const { burst, channel, name, role, emergency, start, end: over, cause, interrupted, measured, recording } = picked;
   const lines = {
     When: clock(start, true),
-    Channel: emergency ? 'all channels' : channel,
+    Channel: emergency ? 'all channels' : nameOf(channel),
     Length: over === null ? 'still talking' : seconds(over - start),
     'Ended because': over === null ? '' : cause,
     Interrupted: [interrupted].flat().filter(Boolean).join(', '),

@@ -54,7 +54,10 @@ impl Device {
             Way::Capture => Direction::Capture,
             Way::Playback => Direction::Playback,
         };
-        let pcm = PCM::open(&c_name, direction, true).map_err(|e| refused(in_words(e)))?;
+        let pcm = PCM::open(&c_name, direction, true).map_err(|e| match Errno::from_raw_os_error(e.errno()) {
+            Errno::BUSY => AudioError::Busy { name: name.to_owned(), way },
+            _ => refused(in_words(e)),
+        })?;
         let (channels, buffer_samples) = configure(&pcm, way).map_err(|e| AudioError::Unsuitable {
             name: name.to_owned(),
             way,
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "sound device 'no-such-card' cannot be opened for capture: No such file or directory; \
-             name one that `arecord -L` lists"
+             plug it in, or name one that `arecord -L` lists"
         );
         let error = open_playback("no-such-card").err().unwrap();
         assert!(error.to_string().ends_with("name one that `aplay -L` lists"), "{error}");

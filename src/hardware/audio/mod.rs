@@ -56,7 +56,7 @@ impl Way {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AudioError {
     /// The device cannot be opened.
-    #[error("sound device '{name}' cannot be opened for {}: {reason}; name one that `{}` lists", way.as_str(), way.lister())]
+    #[error("sound device '{name}' cannot be opened for {}: {reason}; plug it in, or name one that `{}` lists", way.as_str(), way.lister())]
     Open {
         /// Its name.
         name: String,
@@ -64,6 +64,14 @@ pub enum AudioError {
         way: Way,
         /// The system's reason.
         reason: String,
+    },
+    /// Somebody else has the device.
+    #[error("sound device '{name}' is used for {} by another program; end that, `fuser -v /dev/snd/*` names it", way.as_str())]
+    Busy {
+        /// Its name.
+        name: String,
+        /// Which way it was to be used.
+        way: Way,
     },
     /// The device has no 16 bit at 48 kHz.
     #[error("sound device '{name}' has no 16 bit {} at 48 kHz: {reason}; use its `plughw:` name, which converts", way.as_str())]

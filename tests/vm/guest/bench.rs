@@ -32,11 +32,16 @@ impl Bench {
         Self::with_config(&config(str::to_owned)).await
     }
 
-    /// The same with this configuration.
-    pub async fn with_config(config: &str) -> Result<Self> {
+    /// The same with this configuration, whatever is not there.
+    pub async fn degraded_with_config(config: &str) -> Result<Self> {
         let chip = Chip::for_board(BOARD)?;
         let gateway = Gateway::with_files(&[("event.toml", config), ("board.toml", BOARD)]).await?;
-        let bench = Bench { gateway, chip };
+        Ok(Bench { gateway, chip })
+    }
+
+    /// The same with this configuration, of which all is there.
+    pub async fn with_config(config: &str) -> Result<Self> {
+        let bench = Self::degraded_with_config(config).await?;
         let degraded = bench.gateway.get("/api/panel").await?["degraded"].take();
         ensure!(degraded == serde_json::json!([]), "something is not up at the start: {degraded}");
         Ok(bench)

@@ -5,11 +5,16 @@
 
 mod bench;
 mod buttons;
+mod cards;
 mod chip;
+mod clock;
+mod fob;
+mod keyed;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../native/mod.rs"]
 mod native;
 mod service;
 mod sound;
 mod technician;
+mod uhid;
 mod unplugged;

@@ -204,6 +204,37 @@ fn a_panic_in_any_thread_unkeys_and_the_gateway_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// As a technician upgrades: by `dpkg`, in the middle of an event.
+#[test]
+#[ignore = "needs a package and a newer one; `./dev test deb` brings them"]
+fn an_upgrade_in_mid_burst_unkeys_and_is_back_in_seconds() -> Result<()> {
+    let chip = Chip::for_board(BOARD)?;
+    std::fs::create_dir_all("/etc/crosspatch")?;
+    let configured = config(str::to_owned);
+    std::fs::write(CONFIG, &configured)?;
+    std::fs::write("/etc/crosspatch/board.toml", BOARD)?;
+    run("dpkg", &["--install", "/host/old.deb"])?;
+    let service = Service { chip };
+    let version = || run("dpkg-query", &["--show", "--showformat=${Version}", "crosspatch"]);
+    let old = version()?;
+    service.key()?;
+    let pid = service.pid()?;
+
+    let began = Instant::now();
+    let upgrade = std::thread::spawn(|| run("dpkg", &["--install", "/host/new.deb"]));
+    service.chip.wait_until(KEYED, false)?;
+    let unkeyed = began.elapsed();
+    service.wait_back(pid)?;
+    let outage = began.elapsed() - unkeyed;
+    upgrade.join().expect("it only runs dpkg")?;
+    println!("unkeyed {unkeyed:?} after the upgrade began, keyed again {outage:?} later");
+    ensure!(version()? != old, "it is still version {old}");
+    assert_eq!(std::fs::read_to_string(CONFIG)?, configured);
+    let rows = audit::tail(Path::new(AUDIT), 0, usize::MAX)?;
+    ensure!(rows.iter().any(|row| row.action == "system.stop"), "it did not end by itself: {rows:#?}");
+    Ok(())
+}
+
 /// A thread of a process, by its name.
 fn thread_of(pid: i32, name: &str) -> Result<Pid> {
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -76,6 +76,11 @@ impl Chips {
         chips
     }
 
+    /// The labels of those that are there.
+    pub(super) fn labels(&self) -> Vec<String> {
+        self.chips.iter().map(|chip| chip.label.clone()).collect()
+    }
+
     /// Finds a line that is there and free.
     pub(super) fn find(&self, line: &Line) -> Result<Place, Missing> {
         let fits = |chip: &&Chip| line.chip.is_empty() || line.chip.contains(&chip.label);

@@ -85,6 +85,23 @@ fn make_safe(slots: &[Slot]) {
     slots.iter().filter(|slot| !slot.is_input()).for_each(Slot::make_safe);
 }
 
+/// What there is, without asking for a single line.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Labels of the chips that may be opened.
+    pub chips: Vec<String>,
+    /// Lines that cannot be had now, each with what to do.
+    pub missing: Vec<(LineName, String)>,
+}
+
+/// Looks for `lines` on the chips that the kernel has now.
+#[must_use]
+pub fn survey(lines: &[Line]) -> Survey {
+    let chips = Chips::scan();
+    let missing = lines.iter().filter_map(|line| Some((line.name.clone(), chips.find(line).err()?.why().to_owned())));
+    Survey { missing: missing.collect(), chips: chips.labels() }
+}
+
 /// What `gpioinfo` shows: `crosspatch button.1`.
 fn consumer(line: &LineName) -> String {
     let mut name = format!("{CONSUMER}{line}");
