@@ -566,7 +566,8 @@ impl Outcome {
         match self {
             Outcome::Nothing => "There was nothing to do.".into(),
             Outcome::Runs(version) => format!("Version {version} runs."),
-            Outcome::Returned { to, why } => format!("Version {to} is back: {why}."),
+            // What systemd says ends with a full stop already.
+            Outcome::Returned { to, why } => format!("Version {to} is back: {}.", why.trim_end_matches('.')),
             Outcome::Stuck { why } => format!("The gateway is not ready: {why}. See: journalctl -u crosspatch"),
         }
     }
