@@ -1,6 +1,6 @@
 //! `crosspatch update`: another version, signed, with the way back.
 
-use crate::upkeep::update::{self, Debian, Journal, KEY_DIRECTORIES, Outcome, Phase, Store};
+use crate::upkeep::update::{self, Debian, KEY_DIRECTORIES, Outcome, Phase, Store};
 use crate::upkeep::{UpkeepError, disk};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -49,7 +49,10 @@ pub fn run(args: &UpdateArgs) -> anyhow::Result<()> {
         keys: KEY_DIRECTORIES.iter().map(PathBuf::from).collect(),
     };
     if args.status {
-        return status(&store);
+        for sentence in update::standing(&Debian, &store)? {
+            println!("{sentence}");
+        }
+        return Ok(());
     }
     if !nix::unistd::geteuid().is_root() {
         return Err(UpkeepError::Refused("only root may install a version; use sudo".into()).into());
@@ -89,14 +92,19 @@ fn try_it(args: &UpdateArgs, store: &Store) -> anyhow::Result<()> {
         .arg("--dir")
         .arg(&args.dir);
     let done = unit.status().context("systemd-run cannot be started")?;
-    let mut journal = Journal::read(&store.dir)?;
+    let mut journal = store.journal(&Debian)?;
     if journal.phase.is_some() && done.code().is_some() {
         // The unit could not be started, or has ended before its work.
         update::resume(&mut Debian, store)?;
-        journal = Journal::read(&store.dir)?;
+        journal = store.journal(&Debian)?;
     }
     match journal.last {
-        Some(last) if journal.phase.is_none() && done.success() => println!("{last}"),
+        Some(last) if journal.phase.is_none() && done.success() => {
+            println!("{last}");
+            if let Some(next) = update::next_boot(&Debian, store) {
+                println!("{next}");
+            }
+        }
         Some(last) if journal.phase.is_none() => bail!("{last}"),
         _ => {
             bail!("the update was interrupted; the next boot brings the version before back. See: journalctl -u {UNIT}")
@@ -109,19 +117,6 @@ fn told(outcome: &Outcome) -> anyhow::Result<()> {
     match outcome {
         Outcome::Nothing | Outcome::Runs(_) => println!("{}", outcome.in_words()),
         Outcome::Returned { .. } | Outcome::Stuck { .. } => bail!("{}", outcome.in_words()),
-    }
-    Ok(())
-}
-
-fn status(store: &Store) -> anyhow::Result<()> {
-    let journal = Journal::read(&store.dir)?;
-    println!("{}", journal.last.unwrap_or_else(|| "There was no update yet.".into()));
-    match journal.phase {
-        Some(Phase::Trying { new, old }) => {
-            println!("Version {new} is being tried; version {old} comes back if it fails.")
-        }
-        Some(Phase::Returning { to, why }) => println!("Version {to} is coming back: {why}."),
-        None => {}
     }
     Ok(())
 }

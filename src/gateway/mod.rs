@@ -565,7 +565,8 @@ pub fn lock_state_dir(state_dir: &Path) -> anyhow::Result<Option<std::fs::File>>
 
 /// Why nothing in the state directory outlasts the power. The image of a box has this file where its data partition is
 /// mounted over it.
-fn in_memory(state_dir: &Path) -> Option<String> {
+#[must_use]
+pub fn in_memory(state_dir: &Path) -> Option<String> {
     std::fs::read_to_string(state_dir.join("in-memory.txt")).ok().map(|why| why.trim_end().to_owned())
 }
 

@@ -13,6 +13,9 @@ const STEADY: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Where a root that forgets has what it is at every boot.
+const BELOW: &str = "/run/root/ro";
+
 /// This machine.
 pub struct Debian;
 
@@ -34,10 +37,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 
 impl System for Debian {
     fn installed(&self) -> Result<Option<String>, String> {
-        let format = "-f=${db:Status-Status} ${Version}";
-        // It fails for a package that it does not know.
-        let told = run("dpkg-query", &["-W", format, PACKAGE]).unwrap_or_default();
-        Ok(told.strip_prefix("installed ").map(|version| version.trim().to_owned()))
+        version_of(Path::new("/"))
     }
 
     fn describe(&self, deb: &Path) -> Result<Package, String> {
@@ -66,14 +66,7 @@ impl System for Debian {
     }
 
     fn pack_installed(&self, to: &Path) -> Result<(), String> {
-        let tree = to.with_extension("tree");
-        std::fs::remove_dir_all(&tree).ok(); // of an earlier try
-        let packed = lay_out(&tree).and_then(|()| {
-            let build = ["--build", "--root-owner-group"];
-            output(Command::new("dpkg-deb").args(build).arg(&tree).arg(to)).map(drop)
-        });
-        std::fs::remove_dir_all(&tree).ok();
-        packed
+        pack(Path::new("/"), to)
     }
 
     fn install(&mut self, deb: &Path) -> Result<(), String> {
@@ -106,17 +99,49 @@ impl System for Debian {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         mounts.lines().any(|line| line.split(' ').nth(1) == Some("/") && line.split(' ').nth(2) == Some("overlay"))
     }
+
+    fn own(&self) -> Result<Option<String>, String> {
+        version_of(Path::new(BELOW))
+    }
+
+    fn pack_own(&self, to: &Path) -> Result<(), String> {
+        pack(Path::new(BELOW), to)
+    }
 }
 
-/// Lays out what is installed as it was in its package.
-fn lay_out(tree: &Path) -> Result<(), String> {
+/// Asks the package database of a root.
+fn query(root: &Path, arguments: &[&str]) -> Result<String, String> {
+    output(Command::new("dpkg-query").arg("--admindir").arg(root.join("var/lib/dpkg")).args(arguments))
+}
+
+/// The version that a root has, whole.
+fn version_of(root: &Path) -> Result<Option<String>, String> {
+    // It fails for a package that it does not know.
+    let told = query(root, &["-W", "-f=${db:Status-Status} ${Version}", PACKAGE]).unwrap_or_default();
+    Ok(told.strip_prefix("installed ").map(|version| version.trim().to_owned()))
+}
+
+/// Packs what a root has. Not small: it is for one box, and soon replaced.
+fn pack(root: &Path, to: &Path) -> Result<(), String> {
+    let tree = to.with_extension("tree");
+    std::fs::remove_dir_all(&tree).ok(); // of an earlier try
+    let packed = lay_out(root, &tree).and_then(|()| {
+        let build = ["-Zgzip", "-z1", "--root-owner-group", "--build"];
+        output(Command::new("dpkg-deb").args(build).arg(&tree).arg(to)).map(drop)
+    });
+    std::fs::remove_dir_all(&tree).ok();
+    packed
+}
+
+/// Lays out what a root has as it was in its package.
+fn lay_out(root: &Path, tree: &Path) -> Result<(), String> {
     let at = |path: &Path| {
         let path = path.display().to_string();
         move |e: std::io::Error| format!("{path}: {e}")
     };
-    let files = run("dpkg-query", &["--listfiles", PACKAGE])?;
-    for path in files.lines().filter(|line| line.starts_with('/') && *line != "/.").map(Path::new) {
-        let to = tree.join(path.strip_prefix("/").unwrap_or(path));
+    let files = query(root, &["--listfiles", PACKAGE])?;
+    for path in files.lines().filter_map(|line| line.strip_prefix('/')).filter(|path| *path != ".") {
+        let (path, to) = (&root.join(path), tree.join(path));
         let Ok(facts) = path.symlink_metadata() else { continue }; // a box may leave documents out
         if facts.is_dir() {
             std::fs::create_dir_all(&to).map_err(at(&to))?;
@@ -129,14 +154,14 @@ fn lay_out(tree: &Path) -> Result<(), String> {
     }
     let control = tree.join("DEBIAN");
     std::fs::create_dir_all(&control).map_err(at(&control))?;
-    for name in run("dpkg-query", &["--control-list", PACKAGE])?.lines() {
-        let text = run("dpkg-query", &["--control-show", PACKAGE, name])?;
+    for name in query(root, &["--control-list", PACKAGE])?.lines() {
+        let text = query(root, &["--control-show", PACKAGE, name])?;
         let path = control.join(name);
         std::fs::write(&path, text).map_err(at(&path))?;
         let mode = if name == "md5sums" || name == "conffiles" { 0o644 } else { 0o755 };
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(at(&path))?;
     }
-    let status = run("dpkg-query", &["--status", PACKAGE])?;
+    let status = query(root, &["--status", PACKAGE])?;
     let mut text = String::new();
     let mut wanted = true;
     for line in status.lines() {

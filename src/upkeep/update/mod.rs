@@ -12,7 +12,8 @@ mod signature;
 mod tests;
 
 use super::UpkeepError;
-use super::disk::{make_private_directory, remove, swap_in, sync_directory_of, write_whole};
+use super::disk::{as_owner_of, make_private_directory, remove, swap_in, sync_directory_of, write_whole};
+use crate::gateway::in_memory;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
@@ -72,14 +73,26 @@ pub trait System {
     fn becomes_ready(&mut self) -> Result<(), String>;
     /// True if the root is in memory, so that the next boot has forgotten what is installed now.
     fn forgets(&self) -> bool;
+    /// The version that a root that forgets has by itself.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    fn own(&self) -> Result<Option<String>, String>;
+    /// Packs that version into a package file.
+    ///
+    /// # Errors
+    /// If that does not succeed.
+    fn pack_own(&self, to: &Path) -> Result<(), String>;
 }
 
 /// Where things are.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// A directory that only root enters: the journal, the packages, the program that tries them.
+    /// A directory that only root enters: the packages, the program that tries them, and the journal of a root that does not
+    /// forget. A root that forgets has forgotten it at the next boot.
     pub dir: PathBuf,
-    /// Where the package is kept that is installed at every boot of a root that forgets.
+    /// In the gateway's state: where a root that forgets keeps its journal, the package that it is given at every boot, and the
+    /// one before.
     pub kept: PathBuf,
     /// Directories of public keys.
     pub keys: Vec<PathBuf>,
@@ -102,8 +115,34 @@ impl Store {
         self.dir.join("rescue")
     }
 
+    /// The package that a root that forgets is given at every boot.
     fn kept_deb(&self) -> PathBuf {
         self.kept.join("current/crosspatch.deb")
+    }
+
+    /// The one that it was given before.
+    fn before_deb(&self) -> PathBuf {
+        self.kept.join("before/crosspatch.deb")
+    }
+
+    /// How far an update is, and what came of the last one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn journal(&self, system: &impl System) -> Result<Journal, UpkeepError> {
+        Journal::read(if system.forgets() { &self.kept } else { &self.dir })
+    }
+
+    fn note(&self, system: &impl System, journal: &Journal) -> Result<(), UpkeepError> {
+        if !system.forgets() {
+            return journal.write(&self.dir);
+        }
+        self.in_state(|| make_private_directory(&self.kept).and_then(|()| journal.write(&self.kept)))
+    }
+
+    /// Writes what is kept in the gateway's state as the gateway's user, who could have laid a link there.
+    fn in_state(&self, write: impl FnOnce() -> Result<(), UpkeepError>) -> Result<(), UpkeepError> {
+        as_owner_of(self.kept.parent().unwrap_or(Path::new(".")), write)
     }
 }
 
@@ -155,10 +194,7 @@ pub fn prepare(system: &impl System, store: &Store, deb: &Path, downgrade: bool)
     let old = system.installed().map_err(refused)?;
     let old =
         old.ok_or_else(|| refused("no crosspatch package is installed here; install one with apt first".into()))?;
-    let journal = Journal::read(&store.dir)?;
-    if journal.phase.is_some() {
-        return Err(refused("another update runs; `crosspatch update --status` says how far it is".into()));
-    }
+    let journal = idle(system, store)?;
     make_private_directory(&store.dir)?;
     // What was checked is what is looked at and installed, whatever happens to the file that it came from.
     let candidate = store.dir.join("candidate.deb");
@@ -175,8 +211,17 @@ pub fn prepare(system: &impl System, store: &Store, deb: &Path, downgrade: bool)
     way_back(system, store, &old)?;
     rename_with_signature(&candidate, &store.new_deb())?;
     let phase = Phase::Trying { new, old };
-    Journal { phase: Some(phase.clone()), ..journal }.write(&store.dir)?;
+    store.note(system, &Journal { phase: Some(phase.clone()), ..journal })?;
     Ok(phase)
+}
+
+/// The journal, if no update runs.
+fn idle(system: &impl System, store: &Store) -> Result<Journal, UpkeepError> {
+    let journal = store.journal(system)?;
+    if journal.phase.is_some() {
+        return Err(refused("another update runs; `crosspatch update --status` says how far it is".into()));
+    }
+    Ok(journal)
 }
 
 /// Whether a package is for this machine and an update, and its version.
@@ -210,15 +255,10 @@ fn way_back(system: &impl System, store: &Store, installed: &str) -> Result<(), 
     if is_it(&store.new_deb()) {
         return rename_with_signature(&store.new_deb(), &store.old_deb());
     }
-    let kept = store.kept_deb();
-    remove(&signature_of(&store.old_deb()))?;
-    if let Ok(bytes) = checked(&kept, store)
-        && is_it(&kept)
-    {
-        write_whole(&store.old_deb(), &bytes, 0o600)?;
-        let signature = std::fs::read(signature_of(&kept)).map_err(UpkeepError::at(&kept))?;
-        return write_whole(&signature_of(&store.old_deb()), &signature, 0o600);
+    if take_checked(&store.kept_deb(), &store.old_deb(), store).is_ok() && is_it(&store.old_deb()) {
+        return Ok(());
     }
+    remove(&signature_of(&store.old_deb()))?;
     system.pack_installed(&store.old_deb()).map_err(|why| {
         refused(format!(
             "there would be no way back, so nothing is changed: the installed version cannot be packed: {why}"
@@ -236,12 +276,19 @@ fn rename_with_signature(from: &Path, to: &Path) -> Result<(), UpkeepError> {
     sync_directory_of(to)
 }
 
-/// The bytes of a kept package, if its signature is good. Whoever could write there could have replaced it.
-fn checked(deb: &Path, store: &Store) -> Result<Vec<u8>, UpkeepError> {
+/// The bytes of a package and its signature, if that is good. Whoever could write there could have replaced it.
+fn checked(deb: &Path, store: &Store) -> Result<(Vec<u8>, String), UpkeepError> {
     let bytes = std::fs::read(deb).map_err(UpkeepError::at(deb))?;
     let signature = std::fs::read_to_string(signature_of(deb)).map_err(UpkeepError::at(deb))?;
     signature::verify(&bytes, &signature, &store.keys).map_err(refused)?;
-    Ok(bytes)
+    Ok((bytes, signature))
+}
+
+/// Copies a package with its signature to where only root writes, if the signature is good.
+fn take_checked(from: &Path, to: &Path, store: &Store) -> Result<(), UpkeepError> {
+    let (bytes, signature) = checked(from, store)?;
+    write_whole(to, &bytes, 0o600)?;
+    write_whole(&signature_of(to), signature.as_bytes(), 0o600)
 }
 
 /// Takes the version before for the next try.
@@ -249,11 +296,11 @@ fn checked(deb: &Path, store: &Store) -> Result<Vec<u8>, UpkeepError> {
 /// # Errors
 /// If there is none.
 pub fn prepare_back(system: &impl System, store: &Store) -> Result<Phase, UpkeepError> {
-    let journal = Journal::read(&store.dir)?;
-    if journal.phase.is_some() {
-        return Err(refused("another update runs; `crosspatch update --status` says how far it is".into()));
-    }
+    let journal = idle(system, store)?;
     let installed = system.installed().map_err(refused)?.unwrap_or_default();
+    if system.forgets() {
+        recall(system, store, &installed)?;
+    }
     let (old, new) = (system.describe(&store.old_deb()), system.describe(&store.new_deb()));
     let (Ok(old), Ok(new)) = (old, new) else {
         return Err(refused(
@@ -270,8 +317,30 @@ pub fn prepare_back(system: &impl System, store: &Store) -> Result<Phase, Upkeep
     rename_with_signature(&store.new_deb(), &store.old_deb())?;
     rename_with_signature(&aside, &store.new_deb())?;
     let phase = Phase::Trying { new: old.version, old: installed };
-    Journal { phase: Some(phase.clone()), ..journal }.write(&store.dir)?;
+    store.note(system, &Journal { phase: Some(phase.clone()), ..journal })?;
     Ok(phase)
+}
+
+/// After a boot a root that forgets has its packages anew: the installed one, and the one before if there was one. That is the
+/// kept one before, or the root's own.
+fn recall(system: &impl System, store: &Store, installed: &str) -> Result<(), UpkeepError> {
+    let (old, new) = (store.old_deb(), store.new_deb());
+    let version = |deb: &Path| system.describe(deb).map(|package| package.version).unwrap_or_default();
+    if old.exists() && version(&old) != installed && version(&new) == installed {
+        return Ok(());
+    }
+    make_private_directory(&store.dir)?;
+    way_back(system, store, installed)?;
+    rename_with_signature(&old, &new)?;
+    if take_checked(&store.before_deb(), &old, store).is_ok() && version(&old) != installed {
+        return Ok(());
+    }
+    remove(&old)?;
+    remove(&signature_of(&old))?;
+    if system.own().map_err(refused)?.is_some_and(|own| own != installed) {
+        system.pack_own(&old).map_err(refused)?;
+    }
+    Ok(())
 }
 
 /// Installs what was prepared, and the version before again if it does not become ready.
@@ -279,51 +348,67 @@ pub fn prepare_back(system: &impl System, store: &Store) -> Result<Phase, Upkeep
 /// # Errors
 /// If the journal cannot be written.
 pub fn carry_out(system: &mut impl System, store: &Store) -> Result<Outcome, UpkeepError> {
-    let journal = Journal::read(&store.dir)?;
+    let journal = store.journal(system)?;
     let Some(Phase::Trying { new, old }) = journal.phase else { return Ok(Outcome::Nothing) };
     let tried = system
         .install(&store.new_deb())
         .map_err(|why| format!("version {new} cannot be installed: {why}"))
         .and_then(|()| system.becomes_ready().map_err(|why| format!("version {new} did not become ready: {why}")));
-    let outcome = match tried.and_then(|()| keep(system, store).map_err(|e| e.to_string())) {
-        Ok(()) => Outcome::Runs(new),
+    let (outcome, not_given) = match tried.and_then(|()| keep(system, store).map_err(|e| e.to_string())) {
+        Ok(()) => (Outcome::Runs(new), None),
         Err(why) => {
-            Journal { phase: Some(Phase::Returning { to: old.clone(), why: why.clone() }), last: None }
-                .write(&store.dir)?;
+            let phase = Some(Phase::Returning { to: old.clone(), why: why.clone() });
+            store.note(system, &Journal { phase, last: None, not_given: journal.not_given.clone() })?;
             let returned = system.install(&store.old_deb()).and_then(|()| system.becomes_ready());
-            match returned {
+            let outcome = match returned {
                 Ok(()) => Outcome::Returned { to: old, why },
                 Err(also) => Outcome::Stuck { why: format!("{why}; and version {old} again: {also}") },
-            }
+            };
+            (outcome, journal.not_given)
         }
     };
-    Journal { phase: None, last: Some(outcome.in_words()) }.write(&store.dir)?;
+    store.note(system, &Journal { phase: None, last: Some(outcome.in_words()), not_given })?;
     remove(&store.rescue())?;
     Ok(outcome)
 }
 
-/// Has the next boot of a root that forgets install the package that runs now.
+/// Has the next boot of a root that forgets install the package that runs now. The one before is kept beside it.
 fn keep(system: &impl System, store: &Store) -> Result<(), UpkeepError> {
     if !system.forgets() {
         return Ok(());
     }
-    let (part, current) = (store.kept.join("part"), store.kept.join("current"));
-    if part.exists() {
-        std::fs::remove_dir_all(&part).map_err(UpkeepError::at(&part))?;
-    }
-    // One that was packed from what was installed is the one that the root has anyway.
-    let Ok(signature) = std::fs::read(signature_of(&store.new_deb())) else {
-        if current.exists() {
-            std::fs::rename(&current, &part).map_err(UpkeepError::at(&current))?;
-        }
-        return Ok(());
-    };
     let bytes = std::fs::read(store.new_deb()).map_err(UpkeepError::at(&store.dir))?;
-    make_private_directory(&part)?;
-    let deb = part.join("crosspatch.deb");
-    write_whole(&deb, &bytes, 0o600)?;
-    write_whole(&signature_of(&deb), &signature, 0o600)?;
-    swap_in(&part, &current)
+    // One without a signature was packed from what the root has anyway.
+    let signature = std::fs::read(signature_of(&store.new_deb())).ok();
+    let at = |name: &str| store.kept.join(name);
+    let (part, current, before) = (at("part"), at("current"), at("before"));
+    store.in_state(|| {
+        remove_all(&part)?;
+        match signature {
+            Some(signature) => {
+                make_private_directory(&part)?;
+                let deb = part.join("crosspatch.deb");
+                write_whole(&deb, &bytes, 0o600)?;
+                write_whole(&signature_of(&deb), &signature, 0o600)?;
+                // What was kept until now has the other's name afterwards.
+                swap_in(&part, &current)?;
+            }
+            None if current.exists() => std::fs::rename(&current, &part).map_err(UpkeepError::at(&current))?,
+            None => {}
+        }
+        remove_all(&before)?;
+        if part.exists() {
+            std::fs::rename(&part, &before).map_err(UpkeepError::at(&before))?;
+        }
+        if store.kept.exists() { sync_directory_of(&before) } else { Ok(()) }
+    })
+}
+
+fn remove_all(dir: &Path) -> Result<(), UpkeepError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(UpkeepError::at(dir)(e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// At boot, before the gateway starts: ends a try that the power has ended, and gives a root that forgets its version.
@@ -331,36 +416,124 @@ fn keep(system: &impl System, store: &Store) -> Result<(), UpkeepError> {
 /// # Errors
 /// If the version that should be there is not.
 pub fn resume(system: &mut impl System, store: &Store) -> Result<Outcome, UpkeepError> {
-    let journal = Journal::read(&store.dir)?;
-    if let Some(Phase::Trying { old: to, .. } | Phase::Returning { to, .. }) = &journal.phase {
-        let why = match &journal.phase {
-            Some(Phase::Returning { why, .. }) => why.clone(),
-            Some(Phase::Trying { new, .. }) => format!("the power went before version {new} was ready"),
-            None => String::new(),
-        };
+    let journal = match store.journal(system) {
+        // Words that were lost keep no version from being given.
+        Err(_) if system.forgets() => Journal::default(),
+        read => read?,
+    };
+    if let Some(Phase::Trying { old: to, .. } | Phase::Returning { to, .. }) = &journal.phase
+        && (!system.forgets() || store.old_deb().exists())
+    {
+        let outcome = Outcome::Returned { to: to.clone(), why: ended(&journal) };
         if system.installed().ok().flatten().as_ref() != Some(to) {
             system.install(&store.old_deb()).map_err(refused)?;
         }
-        let outcome = Outcome::Returned { to: to.clone(), why };
-        Journal { phase: None, last: Some(outcome.in_words()) }.write(&store.dir)?;
+        store.note(system, &Journal { phase: None, last: Some(outcome.in_words()), ..journal })?;
         remove(&store.rescue())?;
         return Ok(outcome);
     }
+    if !system.forgets() {
+        return Ok(Outcome::Nothing);
+    }
+    let given = give(system, store);
+    let installed = system.installed().map_err(refused)?.unwrap_or_default();
+    let outcome = match &journal.phase {
+        Some(Phase::Trying { new, .. }) if *new == installed => Outcome::Runs(installed.clone()), // it was kept already
+        Some(_) => Outcome::Returned { to: installed.clone(), why: ended(&journal) },
+        None if given == Ok(true) => Outcome::Runs(installed.clone()),
+        None => Outcome::Nothing,
+    };
+    let last = journal.phase.as_ref().map(|_| outcome.in_words()).or_else(|| journal.last.clone());
+    let now = Journal { phase: None, last, not_given: given.as_ref().err().cloned() };
+    // Cards wear out.
+    let noted = if now == journal { Ok(()) } else { store.note(system, &now) };
+    match given {
+        Err(why) => Err(refused(format!("{}; version {installed} is installed", not_given(&why)))),
+        Ok(_) => noted.map(|()| outcome),
+    }
+}
+
+/// Why a try ended that is not going on any more.
+fn ended(journal: &Journal) -> String {
+    match &journal.phase {
+        Some(Phase::Returning { why, .. }) => why.clone(),
+        Some(Phase::Trying { new, .. }) => format!("the power went before version {new} was ready"),
+        None => String::new(),
+    }
+}
+
+fn not_given(why: &str) -> String {
+    format!("the version that is kept on the data partition was not installed at this boot: {why}")
+}
+
+/// Gives a root that forgets the version that is kept for it. True if it was not there yet.
+fn give(system: &mut impl System, store: &Store) -> Result<bool, String> {
     let kept = store.kept_deb();
-    if !system.forgets() || !kept.exists() {
-        return Ok(Outcome::Nothing);
+    if !kept.exists() {
+        return Ok(false);
     }
-    let bytes = checked(&kept, store)?;
-    make_private_directory(&store.dir)?;
-    write_whole(&store.new_deb(), &bytes, 0o600)?;
-    let signature = std::fs::read(signature_of(&kept)).map_err(UpkeepError::at(&kept))?;
-    write_whole(&signature_of(&store.new_deb()), &signature, 0o600)?;
-    let version = system.describe(&store.new_deb()).map_err(refused)?.version;
-    if system.installed().map_err(refused)?.as_ref() == Some(&version) {
-        return Ok(Outcome::Nothing);
+    make_private_directory(&store.dir).map_err(|e| e.to_string())?;
+    take_checked(&kept, &store.new_deb(), store).map_err(|e| e.to_string())?;
+    let version = system.describe(&store.new_deb())?.version;
+    if system.installed()?.as_ref() == Some(&version) {
+        return Ok(false);
     }
-    system.install(&store.new_deb()).map_err(refused)?;
-    Ok(Outcome::Runs(version))
+    let Err(why) = system.install(&store.new_deb()) else { return Ok(true) };
+    // Half of a version is worse than the one that the root has by itself.
+    let old = store.old_deb();
+    let back = system.pack_own(&old).and_then(|()| system.install(&old));
+    Err(back.err().map_or(why.clone(), |also| format!("{why}; and the root's own again: {also}")))
+}
+
+/// What is installed, what came of the last update, and what the next boot starts: a sentence each.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub fn standing(system: &impl System, store: &Store) -> Result<Vec<String>, UpkeepError> {
+    let journal = store.journal(system)?;
+    let installed = system.installed().map_err(refused)?;
+    let mut said = vec![match &installed {
+        Some(version) => format!("Version {version} is installed."),
+        None => "No version is installed whole.".into(),
+    }];
+    said.push(journal.last.map_or("There was no update yet.".into(), |last| format!("The last update: {last}")));
+    said.extend(journal.not_given.map(|why| format!("But {}.", not_given(&why))));
+    said.extend(journal.phase.map(|phase| match phase {
+        Phase::Trying { new, old } => format!("Version {new} is being tried; version {old} comes back if it fails."),
+        Phase::Returning { to, why } => format!("Version {to} is coming back: {why}."),
+    }));
+    said.extend(next_boot(system, store));
+    Ok(said)
+}
+
+/// What the next boot of a root that forgets starts, and why something else if not what is installed.
+#[must_use]
+pub fn next_boot(system: &impl System, store: &Store) -> Option<String> {
+    if !system.forgets() {
+        return None;
+    }
+    let installed = system.installed().ok().flatten().unwrap_or_default();
+    if let Some(why) = store.kept.parent().and_then(in_memory) {
+        return Some(format!("What is kept for the next boot is not known: {why}."));
+    }
+    let own = || system.own().ok().flatten().unwrap_or_default();
+    let kept = store.kept_deb();
+    if !kept.exists() {
+        return Some(match own() {
+            own if own == installed => "It is the one that the card has by itself.".into(),
+            own => format!("The next boot starts version {own}, which the card has by itself."),
+        });
+    }
+    Some(match checked(&kept, store).map(|_| system.describe(&kept)) {
+        Ok(Ok(package)) if package.version == installed => {
+            "It is kept on the data partition and installed anew at every boot.".into()
+        }
+        Ok(Ok(package)) => {
+            format!("The next boot installs version {}, which is kept on the data partition.", package.version)
+        }
+        Ok(Err(why)) => format!("The next boot starts version {}: what is kept is no package: {why}.", own()),
+        Err(why) => format!("The next boot starts version {}: the kept one is not taken: {why}.", own()),
+    })
 }
 
 /// The newest package of a directory that is signed and for this machine.
@@ -393,7 +566,8 @@ impl Outcome {
         match self {
             Outcome::Nothing => "There was nothing to do.".into(),
             Outcome::Runs(version) => format!("Version {version} runs."),
-            Outcome::Returned { to, why } => format!("Version {to} is back: {why}."),
+            // What systemd says ends with a full stop already.
+            Outcome::Returned { to, why } => format!("Version {to} is back: {}.", why.trim_end_matches('.')),
             Outcome::Stuck { why } => format!("The gateway is not ready: {why}. See: journalctl -u crosspatch"),
         }
     }

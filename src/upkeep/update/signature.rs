@@ -3,8 +3,9 @@
 use minisign_verify::{Error, PublicKey, Signature};
 use std::path::PathBuf;
 
-/// Where public keys are: the package's own, and those that the owner of the box adds.
-pub const KEY_DIRECTORIES: [&str; 2] = ["/usr/share/crosspatch/update-keys", "/etc/crosspatch/update-keys"];
+/// Where public keys are: the package's own, and those that the owner of the box adds, on a card with any laptop.
+pub const KEY_DIRECTORIES: [&str; 3] =
+    ["/usr/share/crosspatch/update-keys", "/etc/crosspatch/update-keys", "/boot/firmware/update-keys"];
 
 /// Checks the signature of some bytes by the keys in these directories.
 ///

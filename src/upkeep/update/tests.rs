@@ -27,6 +27,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate_unencrypted_keypair().unwrap();
         std::fs::create_dir(dir.path().join("keys")).unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
         std::fs::write(dir.path().join("keys/dev.pub"), key.pk.to_box().unwrap().to_string()).unwrap();
         let paper = Paper {
             dir,
@@ -73,15 +74,30 @@ impl World {
         carry_out(self, &store)
     }
 
+    /// What `--back` does.
+    fn back(&mut self) -> Outcome {
+        let store = self.store();
+        prepare_back(self, &store).unwrap();
+        carry_out(self, &store).unwrap()
+    }
+
+    fn said(&self) -> String {
+        standing(self, &self.store()).unwrap().join(" ")
+    }
+
     /// The power comes back.
     fn boot(&mut self) -> Outcome {
+        self.power_on().unwrap()
+    }
+
+    fn power_on(&mut self) -> Result<Outcome, UpkeepError> {
         self.0.cut_at.set(usize::MAX);
         if let Some(factory) = &self.0.factory {
             self.0.installed.replace(Some(factory.clone()));
             std::fs::remove_dir_all(self.store().dir).ok();
         }
         let store = self.store();
-        resume(self, &store).unwrap()
+        resume(self, &store)
     }
 }
 
@@ -135,6 +151,15 @@ impl System for World {
     fn forgets(&self) -> bool {
         self.0.factory.is_some()
     }
+
+    fn own(&self) -> Result<Option<String>, String> {
+        Ok(self.0.factory.clone())
+    }
+
+    fn pack_own(&self, to: &Path) -> Result<(), String> {
+        self.step();
+        std::fs::write(to, format!("crosspatch {} arm64", self.0.factory.as_ref().unwrap())).map_err(|e| e.to_string())
+    }
 }
 
 #[test]
@@ -159,7 +184,7 @@ fn a_version_that_does_not_become_ready_or_cannot_be_installed_gives_way_to_the_
         let Outcome::Returned { to, why: told } = w.update(&deb).unwrap() else { panic!("{version} is kept") };
         assert!(to == "1.0" && told.contains(why), "{told}");
         assert_eq!(w.version().unwrap(), "1.0");
-        assert!(Journal::read(&w.store().dir).unwrap().last.unwrap().contains("Version 1.0 is back"));
+        assert!(w.said().contains("Version 1.0 is back"), "{}", w.said());
         assert!(prepare_back(&w, &w.store()).is_err(), "there is no way back to what never ran");
         let good = w.deb("crosspatch 3.0 arm64");
         assert_eq!(w.update(&good).unwrap(), Outcome::Runs("3.0".into()));
@@ -195,7 +220,7 @@ fn a_package_that_is_not_signed_by_a_key_of_the_box_or_does_not_fit_changes_noth
     for (deb, told) in cases {
         let refused = prepare(&w, &w.store(), &deb, false).unwrap_err().to_string();
         assert!(refused.contains(told), "{refused}");
-        assert_eq!(Journal::read(&w.store().dir).unwrap(), Journal::default());
+        assert_eq!(w.store().journal(&w).unwrap(), Journal::default());
         let left: Vec<_> =
             std::fs::read_dir(w.store().dir).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
         assert!(left.is_empty(), "{told}: {left:?}");
@@ -230,9 +255,19 @@ fn cut_everywhere(factory: Option<&str>, version: &str, look: impl Fn(&str, usiz
         w.0.cut_at.set(step);
         let cut = catch_unwind(AssertUnwindSafe(|| w.update(&deb)));
         assert!(cut.is_err(), "the power goes at step {step}");
+        let phase = w.store().journal(&w).unwrap().phase;
         w.boot();
-        look(&w.version().expect("a version is there, whole"), step);
-        assert_eq!(Journal::read(&w.store().dir).unwrap().phase, None, "step {step}");
+        let found = w.version().expect("a version is there, whole");
+        look(&found, step);
+        let journal = w.store().journal(&w).unwrap();
+        assert_eq!(journal.phase, None, "step {step}");
+        let told = phase.map(|phase| match phase {
+            Phase::Trying { new, .. } => {
+                format!("Version {found} is back: the power went before version {new} was ready.")
+            }
+            Phase::Returning { why, .. } => format!("Version {found} is back: {why}."),
+        });
+        assert_eq!(journal.last, told, "step {step}");
         let next = w.deb("crosspatch 9.0 arm64");
         assert_eq!(w.update(&next).unwrap(), Outcome::Runs("9.0".into()), "and the next update goes as ever");
         assert!(matches!(w.boot(), Outcome::Nothing | Outcome::Runs(_)));
@@ -258,29 +293,91 @@ fn a_root_that_forgets_is_given_its_version_at_every_boot_unless_somebody_change
         assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
         assert_eq!(w.version().unwrap(), "2.0");
     }
-    let newer = w.deb("crosspatch 3.0 arm64");
-    assert_eq!(w.update(&newer).unwrap(), Outcome::Runs("3.0".into()));
-    let store = w.store();
-    prepare_back(&w, &store).unwrap();
-    assert_eq!(carry_out(&mut w, &store).unwrap(), Outcome::Runs("2.0".into()), "the kept one, with its signature");
-    assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
     std::fs::write(w.store().kept_deb(), "crosspatch 6.6 arm64").unwrap();
-    w.0.installed.replace(Some("1.0".into()));
-    let store = w.store();
-    assert!(resume(&mut w, &store).unwrap_err().to_string().contains("not of these bytes"));
+    let refused = w.power_on().unwrap_err().to_string();
+    assert!(refused.contains("not of these bytes") && refused.ends_with("version 1.0 is installed"), "{refused}");
     assert_eq!(w.version().unwrap(), "1.0", "the root's own");
+    assert!(w.said().contains("not installed at this boot"), "{}", w.said());
+    assert!(w.said().contains("The next boot starts version 1.0: the kept one is not taken"), "{}", w.said());
+    assert_eq!(w.update(&deb).unwrap(), Outcome::Runs("2.0".into()), "all is well with a new copy");
+    assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
+    assert_eq!(
+        w.said(),
+        "Version 2.0 is installed. The last update: Version 2.0 runs. It is kept on the data partition and installed anew at every boot."
+    );
 }
 
 #[test]
-fn a_root_that_forgets_goes_back_to_its_own_version() {
+fn a_root_that_forgets_knows_the_way_back_also_after_a_boot() {
+    for booted in [false, true] {
+        let mut w = World::new(Some("1.0"));
+        let boot = |w: &mut World| booted.then(|| w.boot());
+        for version in ["2.0", "3.0"] {
+            let deb = w.deb(&format!("crosspatch {version} arm64"));
+            assert_eq!(w.update(&deb).unwrap(), Outcome::Runs(version.into()));
+            boot(&mut w);
+        }
+        for version in ["2.0", "3.0", "2.0"] {
+            assert_eq!(w.back(), Outcome::Runs(version.into()), "back and forth; booted: {booted}");
+            boot(&mut w);
+            assert_eq!(w.version().unwrap(), version);
+        }
+        w.boot();
+        assert_eq!(w.version().unwrap(), "2.0");
+    }
+}
+
+#[test]
+fn a_root_that_forgets_goes_back_to_its_own_version_and_forth() {
+    for booted in [false, true] {
+        let mut w = World::new(Some("1.0"));
+        let boot = |w: &mut World| booted.then(|| w.boot());
+        let (two, bad) = (w.deb("crosspatch 2.0 arm64"), w.deb("crosspatch 3.0-bad arm64"));
+        w.update(&two).unwrap();
+        boot(&mut w);
+        assert!(matches!(w.update(&bad).unwrap(), Outcome::Returned { .. }));
+        assert_eq!(w.back(), Outcome::Runs("1.0".into()), "not to what never ran");
+        boot(&mut w);
+        assert_eq!(w.version().unwrap(), "1.0");
+        assert!(w.said().contains("It is the one that the card has by itself."), "{}", w.said());
+        assert_eq!(w.back(), Outcome::Runs("2.0".into()));
+        assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
+        assert_eq!(w.back(), Outcome::Runs("1.0".into()));
+        assert_eq!(
+            w.update(&bad).unwrap(),
+            Outcome::Returned {
+                to: "1.0".into(),
+                why: "version 3.0-bad did not become ready: it ended at once".into()
+            }
+        );
+        assert_eq!(w.boot(), Outcome::Nothing);
+        assert!(w.said().contains("version 3.0-bad did not become ready"), "{}", w.said());
+    }
+}
+
+#[test]
+fn a_root_that_forgets_and_was_not_given_all_of_a_version_goes_back_to_its_own() {
     let mut w = World::new(Some("1.0"));
-    let deb = w.deb("crosspatch 2.0 arm64");
-    w.update(&deb).unwrap();
-    let store = w.store();
-    prepare_back(&w, &store).unwrap();
-    assert_eq!(carry_out(&mut w, &store).unwrap(), Outcome::Runs("1.0".into()));
-    assert_eq!(w.boot(), Outcome::Nothing);
+    let two = w.deb("crosspatch 2.0 arm64");
+    w.update(&two).unwrap();
+    std::fs::write(w.store().kept_deb(), "crosspatch 2.0-broken arm64").unwrap();
+    w.sign(&w.store().kept_deb(), &w.0.key);
+    let refused = w.power_on().unwrap_err().to_string();
+    assert!(refused.contains("its script fails; version 1.0 is installed"), "{refused}");
     assert_eq!(w.version().unwrap(), "1.0");
+}
+
+#[test]
+fn what_is_kept_in_memory_only_is_told() {
+    let mut w = World::new(Some("1.0"));
+    std::fs::write(w.0.dir.path().join("state/in-memory.txt"), "the data partition is not there").unwrap();
+    let two = w.deb("crosspatch 2.0 arm64");
+    assert_eq!(w.update(&two).unwrap(), Outcome::Runs("2.0".into()));
+    assert!(
+        w.said().ends_with("What is kept for the next boot is not known: the data partition is not there."),
+        "{}",
+        w.said()
+    );
 }
 
 #[test]
