@@ -48,6 +48,23 @@ fn called(line: &Line) -> String {
     format!("{} ({}{place})", line.name, line.used_for)
 }
 
+/// What is wrong with lines; a sentence that is true of several, such as those of a chip that is not there, is said once.
+fn said_once<'a>(wrong: impl Iterator<Item = (&'a Line, String)>) -> Vec<String> {
+    let mut said: Vec<(String, String, Vec<&Line>)> = Vec::new();
+    for (line, sentence) in wrong {
+        let nameless = sentence.replace(&line.name, "");
+        match said.iter_mut().find(|(other, ..)| *other == nameless) {
+            Some((.., likewise)) => likewise.push(line),
+            None => said.push((nameless, sentence, Vec::new())),
+        }
+    }
+    let in_full = |(_, sentence, likewise): (String, String, Vec<&Line>)| match likewise.as_slice() {
+        [] => sentence,
+        others => format!("{sentence}; the same of {}", few(others)),
+    };
+    said.into_iter().map(in_full).collect()
+}
+
 pub(super) fn pins(facts: &Facts) -> Check {
     const NAME: &str = "pins";
     if facts.lines.is_empty() {
@@ -62,8 +79,7 @@ pub(super) fn pins(facts: &Facts) -> Check {
         )),
         Some(Ok(_)) | None => None,
     };
-    let mut wrong: Vec<_> = facts.lines.iter().filter_map(trouble).collect();
-    wrong.dedup(); // a chip that is not there is said once
+    let wrong = said_once(facts.lines.iter().filter_map(|line| Some((line, trouble(line)?))));
     let known = |line: &Line| !line.input || line.level.is_some();
     if wrong.is_empty() && !facts.lines.iter().all(known) {
         return Check::skip(NAME, "simulated ones, and those of fobs, are known while the gateway runs; start it");
@@ -173,8 +189,12 @@ fn too_loud(level: &Level) -> Option<String> {
 
 pub(super) fn levels(facts: &Facts) -> Check {
     const NAME: &str = "levels";
-    let heard: Vec<(&Sound, Level)> =
-        facts.sound.iter().filter(|s| s.device.is_some()).filter_map(|s| Some((s, s.level?))).collect();
+    let heard: Vec<(&Sound, Level)> = facts
+        .sound
+        .iter()
+        .filter(|s| s.device.is_some() && s.fault.is_none())
+        .filter_map(|s| Some((s, s.level?)))
+        .collect();
     if heard.is_empty() {
         return Check::skip(NAME, "there is no card to measure");
     }

@@ -8,6 +8,8 @@ const DAY_S: u64 = 24 * 3600;
 const NOTICE_S: u64 = 14 * DAY_S;
 /// How far a battery clock may be off.
 const CLOCK_DRIFT_S: u64 = 300;
+/// Works with and without a service that asks time servers; `timedatectl set-time` refuses beside one.
+const SET_CLOCK: &str = "set it with `date --utc --set \"YYYY-MM-DD hh:mm\"`";
 /// Less than this is as good as full, in bytes and in percent.
 const LEAST_FREE_BYTES: u64 = 64_000_000;
 const LEAST_FREE_PERCENT: u64 = 5;
@@ -53,8 +55,10 @@ pub(super) fn clock(facts: &Facts) -> Check {
     const NAME: &str = "clock";
     let clock = &facts.clock;
     if facts.now_s < clock.not_before_s {
-        let sentence = "it is earlier than the last record, or than this program's making; set it with `timedatectl \
-                        set-time`, or connect the box to a network with a time server";
+        let sentence = format!(
+            "it is earlier than the last record, or than this program's making; {SET_CLOCK}, or connect the box to a \
+             network with a time server"
+        );
         return Check::fail(NAME, sentence);
     }
     if clock.synchronised {
@@ -66,13 +70,19 @@ pub(super) fn clock(facts: &Facts) -> Check {
         }
         Some(_) => Check::fail(
             NAME,
-            "it is not set by the network, and the battery clock says something else; see which is right, then set it \
-             with `timedatectl set-time`",
+            format!(
+                "it is not set by the network, and the battery clock says something else; see which is right, then \
+                 {SET_CLOCK}"
+            ),
         ),
-        None => Check::fail(
+        // On a site without the internet that is how it is, and nobody but a person can tell.
+        None => Check::skip(
             NAME,
-            "it is not set by the network and there is no battery clock, so records may carry the wrong day; set it \
-             with `timedatectl set-time`, or connect the box to a network with a time server",
+            format!(
+                "it says {}; no network sets it and there is no battery clock, so look whether that is right; else \
+                 {SET_CLOCK}",
+                facts.at.get(..16).unwrap_or(&facts.at).replace('T', " ") + " UTC"
+            ),
         ),
     }
 }

@@ -181,9 +181,20 @@ fn a_missing_card_and_a_bad_level_are_named() {
 }
 
 #[test]
-fn a_clock_that_nobody_keeps_or_that_went_back_fails() {
-    says(&fails("clock", |facts| facts.now_s = 1_700_000_000), &["earlier than the last record", "timedatectl"]);
-    says(&fails("clock", |facts| facts.clock.synchronised = false), &["there is no battery clock"]);
+fn what_is_wrong_with_many_pins_alike_is_said_once() {
+    let told = fails("pins", |facts| {
+        for line in &mut facts.lines {
+            line.level = Some(Err(format!("gpio line '{}' cannot be used: it is not there now", line.name)));
+        }
+    });
+    assert!(told.lines().count() == 1 && told.contains("; the same of "), "{told}");
+}
+
+#[test]
+fn a_clock_that_went_back_fails_and_one_that_nobody_keeps_is_for_a_person_to_judge() {
+    says(&fails("clock", |facts| facts.now_s = 1_700_000_000), &["earlier than the last record", "date --utc --set"]);
+    let told = skips("clock", |facts| facts.clock.synchronised = false);
+    says(&told, &["it says 2025-06-01 10:00 UTC", "there is no battery clock"]);
     let battery = |s: u64| {
         move |facts: &mut Facts| {
             (facts.clock.synchronised, facts.clock.battery_clock_s) = (false, Some(s));

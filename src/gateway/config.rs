@@ -189,9 +189,10 @@ pub struct Desk {
     /// PTT buttons with their lamps, or positions of the selector.
     #[serde(rename = "button", default)]
     pub buttons: Vec<Button>,
-    /// ALSA PCM of the microphone; without one the desk's sound is simulated.
+    /// The sound card of the microphone, as `crosspatch audio list` prints it, or an ALSA PCM; without one the desk's sound
+    /// is simulated.
     pub capture_pcm: Option<String>,
-    /// ALSA PCM of the loudspeaker.
+    /// The same of the loudspeaker.
     pub playback_pcm: Option<String>,
 }
 

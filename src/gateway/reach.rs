@@ -161,7 +161,7 @@ impl Secure {
                 config: watch::channel(config).0,
             });
         }
-        let authority = Authority::open(dir, &tls.names.iter().cloned().chain(host_name()).collect())?;
+        let authority = authority(tls, dir)?;
         if let Some(name) = tls.names.iter().find(|name| !authority.may_vouch_for(name)) {
             return Err(TlsError(format!(
                 "the local authority was made before '{name}' was among the names in [tls] and may not vouch for it; take \
@@ -228,6 +228,14 @@ impl Secure {
         }
         Ok(())
     }
+}
+
+/// The authority that vouches for this box, made in `dir` if it is not there yet.
+///
+/// # Errors
+/// If the directory cannot be written, or what is in it cannot be used.
+pub fn authority(tls: &Tls, dir: &Path) -> Result<Authority, TlsError> {
+    Authority::open(dir, &tls.names.iter().cloned().chain(host_name()).collect())
 }
 
 /// Everything the box may be called.

@@ -6,7 +6,7 @@
 
 use super::disk::{as_owner_of, give_to_owner_of, make_private_directory, on_card, remove, swap_in, write_whole};
 use super::notes::{applied_note, errors_note};
-use super::residents::{links, store_people};
+use super::residents::{fingerprint, links, store_people};
 use super::{UpkeepError, backup, network, sheet, template};
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::{lock_state_dir, reload, site};
@@ -215,16 +215,20 @@ fn take(places: &Places, new: &Sheet, good: Option<&Sheet>, trouble: &mut Vec<St
     let errors = places.card.join(ERRORS);
     let outcome = if is_new { Outcome::Applied(changes(good, new)) } else { Outcome::AsBefore };
     let mut notes: Vec<(PathBuf, Option<String>)> = Vec::new();
-    if let Outcome::Applied(changed) = &outcome {
-        notes.push((applied.clone(), Some(applied_note(&new.config, changed, trouble))));
-        if new.config.site.join_links {
-            match as_owner_of(&places.state_dir, || links(&places.state_dir, &new.config)) {
+    if is_new || !applied.exists() {
+        let trusted = as_owner_of(&places.state_dir, || fingerprint(&places.state_dir, &new.config));
+        let trusted = trusted.unwrap_or_else(|e| {
+            trouble.push(format!("what phones are to trust is not known: {e}"));
+            None
+        });
+        if is_new && new.config.site.join_links {
+            match as_owner_of(&places.state_dir, || links(&places.state_dir, &new.config, trusted.as_deref())) {
                 Ok(text) => notes.push((places.card.join(LINKS), Some(text))),
                 Err(e) => trouble.push(format!("the join links cannot be made: {e}")),
             }
         }
-    } else if !applied.exists() {
-        notes.push((applied, Some(applied_note(&new.config, &[], trouble))));
+        let changed = if let Outcome::Applied(changed) = &outcome { changed.as_slice() } else { &[] };
+        notes.push((applied, Some(applied_note(&new.config, trusted.as_deref(), changed, trouble))));
     }
     if errors.exists() {
         notes.push((errors, None));

@@ -6,7 +6,9 @@ use crate::base::Role;
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::lock_state_dir;
 use crate::gateway::site::refused;
+use crate::net::authority::Authority;
 use crate::people::{Change, Roll, Store};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const GOOD: &str = "board = \"rpi-4b\"\n[box]\nhostname = \"gate-1\"\n[[network]]\naddress = \"192.168.1.5/24\"\n\
@@ -200,6 +202,11 @@ fn join_links_are_written_once_and_open_the_box_to_whom_they_name() {
     let token = links.split_once("https://192.168.1.5:8443/talk#token=").unwrap().1.trim_end();
     let identity = crate::net::token::Tokens::of_state_dir(&w.places.state_dir, "fair").unwrap().check(token).unwrap();
     assert_eq!((identity.name.as_str(), identity.role), ("Anna", Role::Dispatch));
+    // What the gateway will serve is what people compare.
+    let authority = Authority::open(&w.places.state_dir.join("tls"), &BTreeSet::new()).unwrap();
+    for note in [&links, &w.note(APPLIED).unwrap()] {
+        assert!(note.contains(&format!("{}\r\n", authority.fingerprint())), "{note}");
+    }
     std::fs::remove_file(w.places.card.join(LINKS)).unwrap();
     w.boot();
     assert_eq!(w.note(LINKS), None, "it was handed on and deleted");

@@ -22,9 +22,9 @@ pub fn origin(config: &Config) -> String {
     format!("https://{}:{port}", host.unwrap_or_else(|| "<address of the box>".into()))
 }
 
-/// What was taken over.
+/// What was taken over. `fingerprint` is of the authority that phones install, if the box has one.
 #[must_use]
-pub fn applied_note(config: &Config, changed: &[String], trouble: &[String]) -> String {
+pub fn applied_note(config: &Config, fingerprint: Option<&str>, changed: &[String], trouble: &[String]) -> String {
     let wall = wall_now();
     let unsure = if wall.synchronised { "" } else { " (by a clock that nobody had set yet)" };
     let networks: Vec<_> = config
@@ -32,6 +32,7 @@ pub fn applied_note(config: &Config, changed: &[String], trouble: &[String]) -> 
         .iter()
         .map(|n| format!("{} {}", n.interface.as_deref().unwrap_or("every wired interface:"), n.address))
         .collect();
+    let some = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
     let lines = [
         format!("The box has taken {FILE} over. It runs on it."),
         String::new(),
@@ -41,15 +42,18 @@ pub fn applied_note(config: &Config, changed: &[String], trouble: &[String]) -> 
         format!("Network:  {}", if networks.is_empty() { "as it was".into() } else { networks.join(", ") }),
         format!("Event:    {}", config.event.id),
         format!(
-            "Holds:    {} channels, {} desks, {} radios, {} people",
-            config.channels.len(),
-            config.desks.len(),
-            config.radios.len(),
-            config.people.len()
+            "Holds:    {}, {}, {}, {}",
+            some(config.channels.len(), "channel", "channels"),
+            some(config.desks.len(), "desk", "desks"),
+            some(config.radios.len(), "radio", "radios"),
+            some(config.people.len(), "person", "people")
         ),
-        match config.tls.listen {
-            Some(_) => format!("Phones:   open {}/trust", origin(config)),
-            None => "Phones:   none can come in; add [tls] with listen = \"0.0.0.0:8443\"".into(),
+        match (config.tls.listen, fingerprint) {
+            (Some(_), Some(fingerprint)) => {
+                format!("Phones:   open {}/trust once\nCompare:  {fingerprint}", origin(config))
+            }
+            (Some(_), None) => format!("Phones:   come in at {}", origin(config)),
+            (None, _) => "Phones:   none can come in; add [tls] with listen = \"0.0.0.0:8443\"".into(),
         },
     ];
     let changed = changed.iter().map(|c| format!("Changed:  {c}"));

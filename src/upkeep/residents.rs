@@ -42,19 +42,35 @@ fn people(config: &Config) -> BTreeMap<UserId, StoredPerson> {
     config.people.iter().map(stored).collect()
 }
 
-/// A link for each person.
-pub fn links(state_dir: &Path, config: &Config) -> Result<String, UpkeepError> {
+/// SHA-256 of the authority that phones install; it is made if it is not there yet. None where they need none.
+pub fn fingerprint(state_dir: &Path, config: &Config) -> Result<Option<String>, UpkeepError> {
+    if config.tls.listen.is_none() || config.tls.own().is_some() {
+        return Ok(None);
+    }
+    let authority = reach::authority(&config.tls, &state_dir.join("tls"));
+    Ok(Some(authority.map_err(|e| UpkeepError::Refused(e.to_string()))?.fingerprint().to_owned()))
+}
+
+/// A link for each person, and how a phone comes to trust the box.
+pub fn links(state_dir: &Path, config: &Config, fingerprint: Option<&str>) -> Result<String, UpkeepError> {
     let refused = |e: TokenError| UpkeepError::Refused(e.to_string());
     let tokens = Tokens::of_state_dir(state_dir, &config.event.id).map_err(refused)?;
     let wall = Wall::default();
     wall.at_least(audit::last_wall_ms(&state_dir.join("audit.sqlite")).unwrap_or(0));
     let exp = reach::now_s(&wall) + config.site.join_links_days * DAY_S;
     let mut text = format!(
-        "Whoever has a link can talk as that person. Hand each on, then delete this file.\n\
-         Every phone first opens {}/trust once. The links end on {}.\n",
-        origin(config),
+        "Whoever has a link can talk as that person. Hand each on, then delete this file. The links end on {}.\n",
         &audit::iso_8601(exp * 1000)[..10]
     );
+    if let Some(fingerprint) = fingerprint {
+        write!(
+            text,
+            "\nEvery phone first opens {}/trust once. Its browser warns that one time: go on to the page,\n\
+             compare the fingerprint there with this one, and install the certificate as the page says:\n{fingerprint}\n",
+            origin(config)
+        )
+        .expect("writing to a string works");
+    }
     for (id, person) in people(config) {
         let StoredPerson { name, role, channels } = person;
         let token = tokens.sign(&Identity { user: id, name: name.clone(), role, channels }, exp).map_err(refused)?;

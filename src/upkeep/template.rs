@@ -44,7 +44,11 @@ pub fn new_file(board: &str, for_cards: bool) -> Result<String, BoardError> {
             }
         }
     }
-    let text = TEMPLATE.replace("{board}", board).replace("{desk_lines}", desk.trim_end());
+    let boards: Vec<_> = Board::built_in().collect();
+    let text = TEMPLATE
+        .replace("{boards}", &boards.join(", "))
+        .replace("{board}", board)
+        .replace("{desk_lines}", desk.trim_end());
     if for_cards {
         return Ok(text);
     }
@@ -55,13 +59,13 @@ const TEMPLATE: &str = r#"# What this box is. Change it on any computer, put the
 # It takes the file over when it starts, and writes crosspatch-applied.txt here; when something in it is wrong it writes
 # crosspatch-errors.txt with the lines, and goes on as it was before. A line that begins with # says nothing to the box.
 
-# The board that the buttons, lamps and radios are wired to: `crosspatch board list`.
+# The board that the buttons, lamps and radios are wired to: {boards}.
 board = "{board}"
 
 [box]
 # The box's name on the network: small letters, digits, hyphens. Phones open https://<this name>.local:8443/trust
 hostname = "{hostname}"
-# true writes crosspatch-links.txt here when the file is taken over, with a link for each person below.
+# true writes crosspatch-links.txt here when a changed file is taken over, with a link for each person at its end.
 # Whoever has a link can talk as that person: hand it on, then delete the file.
 join_links = false
 join_links_days = 14
@@ -99,7 +103,7 @@ name = "Medical"
 [[desk]]
 user = "desk-1"
 name = "{desk}"
-# Its sound card: `arecord -L` and `aplay -L` list the names.
+# Its sound card: "default", or a name that `crosspatch audio list` prints on the box.
 capture_pcm = "default"
 playback_pcm = "default"
 {desk_lines}
@@ -112,8 +116,7 @@ playback_pcm = "default"
 # channel = "ops"
 # carrier_line = "radio.1.carrier"
 # ptt_line = "radio.1.ptt"
-# capture_pcm = "plughw:CARD=Device"
-# playback_pcm = "plughw:CARD=Device"
+# card = "usb:1-1.3"                # its sound card, as `crosspatch audio list` names it on the box
 
 # The people that the box knows from the beginning: role "general", "dispatch" or "admin".
 # Without channels a person may join all of the above.

@@ -7,12 +7,24 @@ import { Browser, CHROMIUM } from './page.mjs';
 
 const run = (program, ...args) => execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 
+/** A home directory whose browsers trust these authorities besides those they came with; `authorities` are files. */
+export function homeThatTrusts(authorities) {
+  const home = mkdtempSync(path.join(tmpdir(), 'crosspatch-home-'));
+  process.once('exit', () => rmSync(home, { recursive: true, force: true }));
+  const database = path.join(home, '.pki', 'nssdb');
+  mkdirSync(database, { recursive: true });
+  run('certutil', '-N', '-d', `sql:${database}`, '--empty-password');
+  for (const [index, file] of authorities.entries()) {
+    run('certutil', '-A', '-d', `sql:${database}`, '-n', `box ${index}`, '-t', 'C,,', '-i', file);
+  }
+  return home;
+}
+
 export class Elsewhere {
   #name = `cp-${process.pid}`;
   #near = `cpn${process.pid}`;
   // Of the range that is set aside for tests of networks (RFC 2544).
   #net = `198.18.${process.pid % 256}`;
-  #homes = [];
 
   /** The addresses of this machine on the cable: the one that it prefers, and another. */
   get addresses() {
@@ -47,14 +59,7 @@ export class Elsewhere {
 
   /** A browser there, which trusts these authorities besides those it came with; `authorities` are files. */
   async browser(authorities) {
-    const home = mkdtempSync(path.join(tmpdir(), 'crosspatch-home-'));
-    this.#homes.push(home);
-    const database = path.join(home, '.pki', 'nssdb');
-    mkdirSync(database, { recursive: true });
-    run('certutil', '-N', '-d', `sql:${database}`, '--empty-password');
-    for (const [index, file] of authorities.entries()) {
-      run('certutil', '-A', '-d', `sql:${database}`, '-n', `box ${index}`, '-t', 'C,,', '-i', file);
-    }
+    const home = homeThatTrusts(authorities);
     const program = path.join(home, 'chromium');
     writeFileSync(program, `#!/bin/sh\nexec ip netns exec ${this.#name} '${CHROMIUM}' "$@"\n`);
     chmodSync(program, 0o755);
@@ -68,6 +73,5 @@ export class Elsewhere {
     } catch {
       // it was never there
     }
-    for (const home of this.#homes) rmSync(home, { recursive: true, force: true });
   }
 }

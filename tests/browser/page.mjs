@@ -21,10 +21,11 @@ export const EAR_FRAME_MS = 1000 / 60;
 export class Browser {
   #chromium;
 
-  /** Starts Chromium; `options` are playwright's. */
-  static async launch(options = {}) {
+  /** Starts Chromium, with `extra` arguments; the other options are playwright's. */
+  static async launch({ extra = [], ...options } = {}) {
     const browser = new Browser();
-    browser.#chromium = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: ARGUMENTS, ...options });
+    const args = [...ARGUMENTS, ...extra];
+    browser.#chromium = await chromium.launch({ executablePath: CHROMIUM, headless: true, args, ...options });
     return browser;
   }
 
@@ -32,9 +33,9 @@ export class Browser {
     return this.#chromium.version();
   }
 
-  /** An empty page with the tools of `instruments`; its microphone is a tone of `hz`. */
-  async blank(hz) {
-    const context = await this.#chromium.newContext({ viewport: { width: 1000, height: 800 } });
+  /** An empty page with the tools of `instruments`; its microphone is a tone of `hz`, or with null that of the browser. */
+  async blank(hz, options = {}) {
+    const context = await this.#chromium.newContext({ viewport: { width: 1000, height: 800 }, ...options });
     const page = await context.newPage();
     await page.addInitScript(instruments, hz);
     return page;
@@ -42,15 +43,15 @@ export class Browser {
 
   /**
    * Opens the talk page of a participant and returns when it has joined all of its channels. The microphone is a tone
-   * of `hz`. `of` is as for `Gateway.token`.
+   * of `hz`, or with null that of the browser. `of` is as for `Gateway.token`.
    */
-  async talkPage(gateway, of, hz = 400) {
+  async talkPage(gateway, of, hz = 400, patience = {}) {
     const page = await this.blank(hz);
     const talkPage = new TalkPage(page, of);
     const token = await gateway.token(of);
     await page.goto(`${gateway.url}/talk#token=${token}`);
     for (const channel of of.channels ?? ['ops']) {
-      await talkPage.until(`${channel} to be joined`, (state, id) => state.connected && state.channels[id]?.joined, channel);
+      await talkPage.until(`${channel} to be joined`, (state, id) => state.connected && state.channels[id]?.joined, channel, patience);
     }
     return talkPage;
   }
@@ -188,7 +189,7 @@ function instruments(hz) {
   window.testing = { wire, tracks, heard };
 
   // A tone instead of a microphone. The parts stay referenced, or the browser may collect them.
-  window.crosspatchTrack = () => {
+  if (hz !== null) window.crosspatchTrack = () => {
     const context = new AudioContext({ sampleRate: 48_000 });
     const oscillator = new OscillatorNode(context, { frequency: hz });
     const volume = new GainNode(context, { gain: 0.5 });

@@ -301,7 +301,8 @@ function samplesOf(wav) {
   throw new Error('a WAV file without data');
 }
 
-function wavOf(samples) {
+/** A WAV file of these samples. */
+export function wavOf(samples) {
   const wav = Buffer.alloc(44 + 2 * samples.length);
   wav.write('RIFF', 0);
   wav.writeUInt32LE(36 + 2 * samples.length, 4);

@@ -54,6 +54,8 @@ impl Device {
             Way::Capture => Direction::Capture,
             Way::Playback => Direction::Playback,
         };
+        // ALSA tells every step of a failure on standard error: with a card that is missing, that fills the log.
+        let _told = alsa::Output::local_error_handler();
         let pcm = PCM::open(&c_name, direction, true).map_err(|e| match Errno::from_raw_os_error(e.errno()) {
             Errno::BUSY => AudioError::Busy { name: name.to_owned(), way },
             _ => refused(in_words(e)),
