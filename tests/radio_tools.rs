@@ -222,7 +222,11 @@ fn whatever_ends_a_tool_its_transmitter_is_unkeyed() -> Result<()> {
             assert_eq!(status.code(), Some(130), "{tool}, {signal}");
         }
         for thread in PANICS {
-            let end = |pid| threads::panic(pid, thread, panic);
+            // Not while it sets the pin, when nobody else could.
+            let end = |pid| {
+                threads::wait_asleep(pid, PANICS[0])?;
+                threads::panic(pid, thread, panic)
+            };
             let status = keyed_and_ended(&sound, &line, &mut fob, end).with_context(|| format!("{tool}, {thread}"))?;
             assert_eq!(status.signal(), Some(Signal::SIGABRT as i32), "{tool}: something else ended it");
         }

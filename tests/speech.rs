@@ -396,14 +396,19 @@ async fn single_packets_that_a_talker_loses_are_made_from_the_packets_after_them
     let from = words[..WARM_UP].concat().len() / FRAME;
     let said = decode(&packets, &vec![false; packets.len()], Mending::Fec)?;
     let of = |heard: &[i16]| likeness(&said, heard, &lost, from);
-    let all = [
-        of(&on_air)?,
-        of(&decode(&packets, &lost, Mending::Fec)?)?,
-        of(&decode(&packets, &lost, Mending::Concealment)?)?,
-    ];
-    let [on_air, fec, concealment] = all.map(|all| (all[all.len() / 4], all[all.len() / 2]));
-    println!(
-        "a lost frame is like what was said, a quarter less than, half of them: on air {on_air:.3?}, by FEC {fec:.3?}, by concealment {concealment:.3?}"
-    );
+    let fec = of(&decode(&packets, &lost, Mending::Fec)?)?;
+    let concealment = of(&decode(&packets, &lost, Mending::Concealment)?)?;
+    let on_air = of(&on_air)?;
+    ensure!(on_air.len() > 20, "only {} frames with a voice were lost", on_air.len());
+    for (name, share) in [("a quarter", 4), ("half", 2)] {
+        let at = |all: &[f64]| all[all.len() / share];
+        let [heard, fec, concealment] = [at(&on_air), at(&fec), at(&concealment)];
+        println!(
+            "of the lost frames {name} is less like what was said than {heard:.3} on air, {fec:.3} made from the next \
+             packet, {concealment:.3} concealed"
+        );
+        ensure!(fec > concealment + 0.1, "the measure does not tell one from the other");
+        ensure!(heard > (fec + concealment) / 2.0, "what is on air is not made from the packets after the lost ones");
+    }
     Ok(())
 }

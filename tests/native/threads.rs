@@ -6,6 +6,9 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// A thread of a process, by its name; the first one has the program's.
 pub fn named(pid: u32, name: &str) -> Result<Pid> {
@@ -23,6 +26,16 @@ pub fn stop(thread: Pid) -> nix::Result<()> {
     ptrace::seize(thread, ptrace::Options::empty())?;
     ptrace::interrupt(thread)?;
     waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop)
+}
+
+/// Waits until a thread waits for something, such as its card: then it is in the middle of nothing else.
+pub fn wait_asleep(pid: u32, name: &str) -> Result<()> {
+    let began = Instant::now();
+    let stat = format!("/proc/{pid}/task/{}/stat", named(pid, name)?);
+    while !std::fs::read_to_string(&stat)?.contains(") S ") {
+        ensure!(began.elapsed() < SOON, "the thread '{name}' never sleeps");
+    }
+    Ok(())
 }
 
 /// Where a program's threads are sent that are to panic, from where the program is loaded.
