@@ -224,7 +224,7 @@ fn whatever_ends_a_tool_its_transmitter_is_unkeyed() -> Result<()> {
         for thread in PANICS {
             // Not while it sets the pin, when nobody else could.
             let end = |pid| {
-                threads::wait_asleep(pid, PANICS[0])?;
+                threads::wait_polling(pid, PANICS[0])?;
                 threads::panic(pid, thread, panic)
             };
             let status = keyed_and_ended(&sound, &line, &mut fob, end).with_context(|| format!("{tool}, {thread}"))?;

@@ -28,12 +28,14 @@ pub fn stop(thread: Pid) -> nix::Result<()> {
     waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop)
 }
 
-/// Waits until a thread waits for something, such as its card: then it is in the middle of nothing else.
-pub fn wait_asleep(pid: u32, name: &str) -> Result<()> {
+/// Waits until a thread waits for its card: then it is in the middle of nothing else.
+#[cfg(target_arch = "x86_64")]
+pub fn wait_polling(pid: u32, name: &str) -> Result<()> {
+    const POLL: &str = "7 ";
     let began = Instant::now();
-    let stat = format!("/proc/{pid}/task/{}/stat", named(pid, name)?);
-    while !std::fs::read_to_string(&stat)?.contains(") S ") {
-        ensure!(began.elapsed() < SOON, "the thread '{name}' never sleeps");
+    let call = format!("/proc/{pid}/task/{}/syscall", named(pid, name)?);
+    while !std::fs::read_to_string(&call)?.starts_with(POLL) {
+        ensure!(began.elapsed() < SOON, "the thread '{name}' never waits for its card");
     }
     Ok(())
 }

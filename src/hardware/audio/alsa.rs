@@ -90,6 +90,7 @@ impl Device {
     fn gone(&self, error: alsa::Error) -> AudioError {
         let reason = match Errno::from_raw_os_error(error.errno()) {
             Errno::NODEV | Errno::BADFD => "it was unplugged".to_owned(),
+            Errno::IO => "it does not answer any more".to_owned(),
             _ => in_words(error),
         };
         AudioError::Gone { name: self.name.clone(), way: self.way, reason }
