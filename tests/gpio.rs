@@ -471,13 +471,13 @@ fn outputs_start_inactive_are_set_made_safe_and_safe_when_dropped() {
     assert_eq!(outputs(), is(false), "made safe");
     set(&mut desk);
     let safety = desk.lines.safety();
-    std::thread::spawn(move || safety()).join().unwrap();
+    std::thread::spawn(move || safety(None)).join().unwrap();
     assert_eq!(outputs(), is(false), "made safe by another thread while the lines rest");
     set(&mut desk);
     let safety = desk.lines.safety();
     drop(desk);
     assert_eq!(outputs(), is(false), "dropped");
-    safety(); // nobody's line any more, and no panic
+    safety(None); // nobody's line any more, and no panic
     for line in ["key", "key.low"] {
         assert!(rig.consumer(line).is_none_or(|c| c.is_empty()), "{line} is given back");
     }
@@ -532,7 +532,7 @@ fn an_output_that_was_made_safe_while_its_chip_was_away_stays_safe() {
         return eprintln!("chips do not go here");
     }
     desk.until("loss of all inputs", |seen| seen.len() >= 4);
-    desk.lines.safety()();
+    desk.lines.safety()(None);
     rig.plug(true);
     desk.until("return", returned("held"));
     assert_eq!(rig.output("key"), Some(false));

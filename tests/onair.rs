@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crosspatch::audit::Row;
 use native::client::{Heard, NativeClient};
 use native::gateway::Gateway;
+use native::likeness::place;
 use native::pulse::{PIECE_MS, RATE};
 use native::radios::Radios;
 use native::sdp::DtlsRole;
@@ -91,22 +92,6 @@ fn ever_different(seconds: usize) -> Vec<i16> {
         samples.extend(tone(400.0 + f64::from(seed >> 21), 50 * MS, 9_000.0));
     }
     samples
-}
-
-/// Where a piece is most alike to what was on air.
-fn place(piece: &[i16], on_air: &[i16]) -> Result<usize> {
-    // One sample of four is enough to look for it, and all to be exact.
-    let alike = |at: usize, step: usize| {
-        let pairs = || piece.iter().zip(&on_air[at..]).step_by(step).map(|(a, b)| (f64::from(*a), f64::from(*b)));
-        let (ab, bb) = pairs().fold((0.0, 0.0), |(ab, bb), (a, b)| (ab + a * b, bb + b * b));
-        ab / f64::sqrt(bb.max(1.0))
-    };
-    let best = |places: &mut dyn Iterator<Item = usize>, step| {
-        places.max_by(|a, b| alike(*a, step).total_cmp(&alike(*b, step))).context("nothing was on air")
-    };
-    let last = on_air.len().saturating_sub(piece.len());
-    let near = best(&mut (0..last).step_by(4), 8)?;
-    best(&mut (near.saturating_sub(8)..(near + 8).min(last)), 1)
 }
 
 /// How long after one row of the audit another was decided.
@@ -345,4 +330,68 @@ async fn a_transmitter_that_is_keyed_for_too_long_is_unkeyed_until_the_talker_ha
     wait_rows(gateway, "radio.keyed", "c0", 2).await?;
     talker.release("c0").await?;
     wait_rows(gateway, "radio.unkeyed", "c0", 2).await.map(drop)
+}
+
+/// How long each stretch of a tone sounds, in ms, in their order.
+fn stretches_ms(samples: &[i16], hz: f64) -> Vec<f64> {
+    let (window, hop) = (10 * MS, 5 * MS);
+    let loud: Vec<_> = samples.windows(window).step_by(hop).map(|window| amplitude(window, hz) > 2_000.0).collect();
+    loud.chunk_by(|a, b| a == b).filter(|run| run[0]).map(|run| ms(run.len() * hop)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_ends_with_a_tone_and_its_name_while_it_is_still_keyed() -> Result<()> {
+    let _quiet = QUIET.lock().await;
+    let radios = Radios::start(&["courtesy_tone = true\nident = \"ETA\""]).await?;
+    let gateway = &radios.gateway;
+    let mut talker = client(gateway, "gina", "c0").await?;
+    talker.produce("c0").await?;
+    let recording = radios.sounds.record("tx0")?;
+    talker.press("c0", false).await?;
+    say(&mut talker, &tone(1_100.0, RATE as usize, 9_000.0)).await?;
+    talker.release("c0").await?;
+    let unkeyed = wait_rows(gateway, "radio.unkeyed", "c0", 1).await?;
+    recording.wait_samples(recording.length() + 200 * MS)?;
+    let sound = recording.samples();
+    let said = span(&sound, 1_100.0).context("nothing was said")?;
+    let tone = span(&sound, 880.0).context("no courtesy tone sounds")?;
+    let name = span(&sound, 700.0).context("no name sounds")?;
+    ensure!(said.end <= tone.start && tone.end < name.start, "{said:?}, {tone:?}, {name:?}");
+    ensure!((100.0..140.0).contains(&ms(tone.len())), "the tone sounds for {:.0} ms", ms(tone.len()));
+    // E, T, A: a dot; a dash; a dot and a dash.
+    let signs = stretches_ms(&sound, 700.0);
+    println!("the name sounds as {signs:.0?} ms");
+    let is = |sign: &f64, dots: f64| (sign - 60.0 * dots).abs() < 25.0;
+    ensure!(signs.len() == 4 && signs.iter().zip([1.0, 3.0, 1.0, 3.0]).all(|(sign, dots)| is(sign, dots)), "{signs:?}");
+    // It sounds after the lead-in, and the hang follows it.
+    let keyed = after(&unkeyed[0], &rows(gateway, "radio.keyed", "c0")?[0]);
+    let sounded = ms(name.end - said.start) + 200.0 + 100.0;
+    ensure!(keyed.as_secs_f64() * 1_000.0 > sounded - 60.0, "keyed for {keyed:?}, and {sounded:.0} ms are needed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voice_opens_a_radio_by_its_loudness_and_by_its_tone_and_by_no_other_tone() -> Result<()> {
+    let _quiet = QUIET.lock().await;
+    let by_tone = "carrier_from = \"ctcss\"\nctcss_hz = 88.5";
+    let radios = Radios::start(&["carrier_from = \"vox\"", by_tone, by_tone]).await?;
+    let gateway = &radios.gateway;
+    let voice = |hz: f64| {
+        let both = tone(1_000.0, 2_000 * MS, 6_000.0).into_iter().zip(tone(hz, 2_000 * MS, 1_200.0));
+        both.map(|(voice, tone)| voice + tone).collect::<Vec<_>>()
+    };
+    let said = [("rx0", voice(88.5)), ("rx1", voice(88.5)), ("rx2", voice(91.5))];
+    let playing = said.iter().map(|(sink, said)| radios.sounds.play(sink, said)).collect::<Result<Vec<_>>>()?;
+    // VOX hangs on for 500 ms. A tone is looked for anew where a busy machine tears a hole into it.
+    for (channel, held_ms) in [("c0", 2_350..2_650), ("c1", 500..2_100)] {
+        let stopped = wait_rows(gateway, "ptt.stop", channel, 1).await?;
+        let held = after(&stopped[0], &rows(gateway, "ptt.start", channel)?[0]);
+        println!("{channel}: two seconds of voice held the floor for {held:?}");
+        ensure!(held_ms.contains(&held.as_millis()), "{channel}: held for {held:?}");
+    }
+    for playing in playing {
+        playing.ended().await?;
+    }
+    ensure!(rows(gateway, "radio.carrier_open", "c2")?.is_empty(), "another tone opens the radio");
+    Ok(())
 }

@@ -5,11 +5,16 @@
 mod native;
 
 use anyhow::{Context, Result, ensure};
+use native::fob::PtyFob;
 use native::gateway::{Gateway, binary};
 use native::sound::SoundServer;
+use native::threads;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::f64::consts::TAU;
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -169,6 +174,68 @@ fn ctrl_c_ends_a_tone_on_the_air_at_once() -> Result<()> {
     assert_eq!(ended.status.code(), Some(130));
     contains(&String::from_utf8(ended.stderr)?, "unkeyed; ended before its time");
     Ok(())
+}
+
+/// Every tool that keys a radio, with what it is told.
+const KEYING: [&str; 3] = [
+    "audio tone --key --seconds 60",
+    "audio parrot --seconds 2",
+    "radio align --yes --by Ada --report reports --skip receive,squelch,delays",
+];
+/// Signals that ask a program to end.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+/// Threads that panic: the first, and the one that listens.
+const PANICS: [&str; 2] = ["crosspatch", "ear"];
+
+/// Starts a tool, waits until it keys, ends it, and fails unless it has unkeyed.
+fn keyed_and_ended(
+    sound: &SoundServer,
+    line: &str,
+    fob: &mut PtyFob,
+    end: impl FnOnce(u32) -> Result<()>,
+) -> Result<std::process::ExitStatus> {
+    let mut command = tool(sound, &line.split(' ').collect::<Vec<_>>());
+    let mut program = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let ended = fob.wait_keyed(true).and_then(|()| end(program.id()));
+    if ended.is_err() {
+        program.kill()?;
+    }
+    let status = program.wait()?;
+    ended?;
+    ensure!(!fob.is_keyed()?, "it is still keyed: {:?}", fob.written()?);
+    Ok(status)
+}
+
+#[test]
+fn whatever_ends_a_tool_its_transmitter_is_unkeyed() -> Result<()> {
+    let sound = SoundServer::start(&["radio_rx", "radio_tx"])?;
+    let panic = threads::panic_address(&binary())?;
+    let every_end = |n: usize, tool: &str| -> Result<()> {
+        let mut fob = PtyFob::plug_in()?;
+        let on_a_fob = format!("ptt_output = \"cm108\"\nfob = \"{}\"", fob.path()?);
+        let config = format!("fob-{n}.toml");
+        std::fs::write(sound.dir().join(&config), EVENT.replace("ptt_line = \"radio.vhf.ptt\"", &on_a_fob))?;
+        let line = format!("{tool} --config {config} --radio vhf");
+        for signal in SIGNALS {
+            let end = |pid: u32| Ok(kill(Pid::from_raw(pid.try_into()?), signal)?);
+            let status = keyed_and_ended(&sound, &line, &mut fob, end).with_context(|| format!("{tool}, {signal}"))?;
+            assert_eq!(status.code(), Some(130), "{tool}, {signal}");
+        }
+        for thread in PANICS {
+            // Not while it sets the pin, when nobody else could.
+            let end = |pid| {
+                threads::wait_polling(pid, PANICS[0])?;
+                threads::panic(pid, thread, panic)
+            };
+            let status = keyed_and_ended(&sound, &line, &mut fob, end).with_context(|| format!("{tool}, {thread}"))?;
+            assert_eq!(status.signal(), Some(Signal::SIGABRT as i32), "{tool}: something else ended it");
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let tools = KEYING.iter().enumerate().map(|(n, tool)| scope.spawn(move || every_end(n, tool)));
+        tools.collect::<Vec<_>>().into_iter().try_for_each(|tool| tool.join().expect("it only asserts"))
+    })
 }
 
 #[tokio::test]

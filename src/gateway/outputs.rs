@@ -34,7 +34,7 @@ impl Hold {
     /// Makes every output inactive, and keeps it so. Once more does no harm.
     pub fn hold(&self) {
         self.state.held.store(true, Ordering::SeqCst);
-        (self.safety)();
+        (self.safety)(None);
     }
 
     /// Lets them go; the owner of the lines sets them as the core wants them when it next reads its lines.
@@ -101,7 +101,7 @@ impl Outputs {
         }
         self.lines.set(line, active)?;
         if self.is_held() {
-            (self.hold.safety)();
+            (self.hold.safety)(Some(line));
         }
         Ok(())
     }
@@ -213,8 +213,8 @@ mod tests {
         outputs.set(&"ptt".into(), true).unwrap();
         let safety = {
             let lines = outputs.safety();
-            Arc::new(move || {
-                lines();
+            Arc::new(move |meant: Option<&LineName>| {
+                lines(meant);
                 println!("active: {:?}", active(&board));
             })
         };

@@ -42,7 +42,24 @@ struct State {
     carrier: bool,
     sequence: u32,
     events: Vec<LineEvent>,
-    fault: Option<String>,
+    fault: Option<Fault>,
+}
+
+/// What keeps a fob from working.
+enum Fault {
+    /// It is not there, in the words in which that showed first.
+    Absent(String),
+    /// It is there and may not be used.
+    Refused(String),
+}
+
+impl State {
+    fn fails(&mut self, fault: Fault) {
+        self.device = None;
+        if !matches!((&self.fault, &fault), (Some(Fault::Absent(_)), Fault::Absent(_))) {
+            self.fault = Some(fault);
+        }
+    }
 }
 
 /// The fob; clones are the same one.
@@ -98,7 +115,9 @@ impl Fob {
     /// What keeps it from working.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.lock().fault.clone()
+        let state = self.lock();
+        let (Fault::Absent(why) | Fault::Refused(why)) = state.fault.as_ref()?;
+        Some(format!("fob '{}' {why}", self.plan.card))
     }
 
     /// Keys or unkeys.
@@ -115,7 +134,7 @@ impl Fob {
 
     /// Finds and opens it; a reader for the thread.
     fn connect(&self) -> Option<File> {
-        let opened = find(&self.plan.card).and_then(|path| {
+        let opened = find(&self.plan.card).map_err(Fault::Absent).and_then(|path| {
             let open = File::options().read(true).write(true).open(&path);
             open.and_then(|mut device| {
                 if self.plan.ptt.is_some() {
@@ -123,9 +142,11 @@ impl Fob {
                 }
                 Ok((device.try_clone()?, device))
             })
-            .map_err(|e| match e.kind() == ErrorKind::NotFound {
-                true => format!("there is no {}; plug it in", path.display()),
-                false => format!("{}: {e}; give the gateway access with its udev rules", path.display()),
+            .map_err(|e| match e.kind() {
+                ErrorKind::PermissionDenied => {
+                    Fault::Refused(format!("may not be used ({}); install the gateway's udev rules", path.display()))
+                }
+                _ => Fault::Absent(format!("is not plugged in: there is no {}; plug it in", path.display())),
             })
         });
         let mut state = self.lock();
@@ -137,8 +158,8 @@ impl Fob {
                 (state.device, state.fault) = (Some(device), None);
                 Some(reader)
             }
-            Err(why) => {
-                (state.device, state.fault) = (None, Some(format!("fob '{}': {why}", self.plan.card)));
+            Err(fault) => {
+                state.fails(fault);
                 None
             }
         }
@@ -162,8 +183,8 @@ impl Fob {
 
     fn gone(&self) {
         let mut state = self.lock();
-        (state.device, state.carrier) = (None, false);
-        state.fault = Some(format!("fob '{}' is gone; plug it in again", self.plan.card));
+        state.carrier = false;
+        state.fails(Fault::Absent("is gone; plug it in again".into()));
         if let Some(line) = &self.plan.carrier {
             state.events.push(LineEvent::Gone { line: line.clone(), stamp: mono_now() });
         }
@@ -214,7 +235,7 @@ fn read(plan: &Arc<Plan>, state: &Weak<Mutex<State>>, wake: &Wake, mut first: Op
 /// # Errors
 /// If it is not plugged in, or may not be used; in words.
 pub fn unkey(card: &str) -> Result<(), String> {
-    let path = find(card)?;
+    let path = find(card).map_err(|why| format!("it {why}"))?;
     let done = File::options().write(true).open(&path).and_then(|mut device| device.write_all(&output_report(false)));
     done.map_err(|e| format!("{}: {e}", path.display()))
 }
@@ -225,7 +246,7 @@ fn find(card: &str) -> Result<PathBuf, String> {
         return Ok(PathBuf::from(card));
     }
     cards::hidraw(card)
-        .ok_or_else(|| "it is not plugged in, or has no HID interface; see `crosspatch audio list`".into())
+        .ok_or_else(|| "is not plugged in, or has no HID interface; plug it in, see `crosspatch audio list`".into())
 }
 
 #[cfg(test)]
@@ -258,10 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fob_that_is_not_there_is_a_fault_that_says_what_to_do_and_keys_nothing() {
+    fn a_fob_that_is_not_there_is_a_fault_that_is_said_once_with_what_to_do_and_keys_nothing() {
         let fob = fob(false);
         assert!(fob.connect().is_none());
-        assert!(fob.fault().unwrap().contains("not plugged in"), "{:?}", fob.fault());
+        let fault = fob.fault().unwrap();
+        assert!(fault.starts_with("fob 'usb:9-9' is not plugged in") && fault.contains("plug it in"), "{fault}");
+        fob.gone();
+        assert!(fob.connect().is_none());
+        assert_eq!(fob.fault().unwrap(), fault, "the same in other words is nothing new");
+        fob.lock().fails(Fault::Refused("may not be used".into()));
+        assert_eq!(fob.fault().unwrap(), "fob 'usb:9-9' may not be used", "that is something else");
         assert!(fob.set(true).unwrap_err().contains("plug it in"));
     }
 }

@@ -2,7 +2,7 @@
 //! transmit watchdog.
 
 use super::fob::Fob;
-use super::gpio::{Direction, GpioError, LineEvent, LineSpec, Lines, Safety};
+use super::gpio::{Direction, GpioError, LineEvent, LineSpec, Lines, Safety, is_meant};
 use super::serial::SerialPtt;
 use super::transmit_watch::TransmitWatch;
 use crate::base::clock::mono_now;
@@ -79,18 +79,18 @@ impl Lines for Rig {
     }
 
     fn safe(&mut self) {
-        (self.safety())();
+        (self.safety())(None);
         self.board.safe();
     }
 
     fn safety(&self) -> Safety {
         let (board, fobs, serial) = (self.board.safety(), self.fobs.clone(), self.serial.clone());
-        Arc::new(move || {
-            board();
-            for fob in fobs.iter().filter(|fob| fob.plan().ptt.is_some()) {
+        Arc::new(move |meant| {
+            board(meant);
+            for fob in fobs.iter().filter(|fob| fob.plan().ptt.as_ref().is_some_and(|ptt| is_meant(meant, ptt))) {
                 fob.set(false).ok(); // one that is gone keys nothing
             }
-            for port in &serial {
+            for port in serial.iter().filter(|port| is_meant(meant, port.line())) {
                 port.set(false).ok(); // closed, which lowers its pins
             }
         })
@@ -101,8 +101,10 @@ impl Lines for Rig {
     }
 
     fn fault(&self) -> Option<String> {
-        let own = self.fobs.iter().find_map(Fob::fault).or_else(|| self.serial.iter().find_map(SerialPtt::fault));
-        self.watch.fault().or_else(|| self.board.fault()).or(own)
+        let first = [self.watch.fault(), self.board.fault()].into_iter().flatten();
+        let own = self.fobs.iter().filter_map(Fob::fault).chain(self.serial.iter().filter_map(SerialPtt::fault));
+        let all: Vec<_> = first.chain(own).collect();
+        (!all.is_empty()).then(|| all.join(". "))
     }
 
     fn pulse(&self) -> Option<Pulse> {
@@ -120,19 +122,21 @@ mod tests {
 
     #[test]
     fn a_transmitter_that_the_program_never_unkeys_is_unkeyed_at_the_board_itself() {
-        let spec = LineSpec { name: "ptt".into(), direction: Direction::Output };
-        let board = SimBoard::new(&[spec]);
-        let limit = Limit { line: "ptt".into(), timeout: Duration::ZERO };
-        let watch = TransmitWatch::new(vec![limit], Duration::ZERO);
+        let spec = |name: &str| LineSpec { name: name.into(), direction: Direction::Output };
+        let board = SimBoard::new(&[spec("ptt"), spec("other.ptt")]);
+        let limit = |line: &str, s| Limit { line: line.into(), timeout: Duration::from_secs(s) };
+        let watch = TransmitWatch::new(vec![limit("ptt", 0), limit("other.ptt", 600)], Duration::ZERO);
         let mut rig = Rig::new(Box::new(board.open()), Vec::new(), Vec::new(), watch).unwrap();
         let start = Instant::now();
         rig.set(&"ptt".into(), true).unwrap();
+        rig.set(&"other.ptt".into(), true).unwrap();
         assert!(board.lines()[0].active && rig.fault().is_none());
         while board.lines()[0].active {
             assert!(start.elapsed() < MARGIN + Duration::from_secs(20), "it is keyed for ever");
             std::thread::yield_now();
         }
         assert!(start.elapsed() >= MARGIN, "not before its time");
+        assert!(board.lines()[1].active, "another transmitter, whose time is not over, transmits on");
         assert!(rig.fault().unwrap().contains("'ptt'"));
         rig.set(&"ptt".into(), true).unwrap();
         assert!(!board.lines()[0].active, "it stays unkeyed until the program unkeys it");

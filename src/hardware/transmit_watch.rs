@@ -115,7 +115,8 @@ impl TransmitWatch {
         ))
     }
 
-    /// Starts the thread; it ends when nobody else has the watch any more. `unkey` is called for what has to be unkeyed.
+    /// Starts the thread; it ends when nobody else has the watch any more. `unkey` is called for each output that has to
+    /// be unkeyed, and for no other: who transmits in time transmits on, since nobody would key it again.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -124,9 +125,9 @@ impl TransmitWatch {
         std::thread::Builder::new().name("transmit watch".into()).spawn(move || {
             while let Some(state) = state.upgrade() {
                 let overdue = TransmitWatch(state).overdue(mono_now());
-                if !overdue.is_empty() {
-                    unkey();
-                    tracing::error!("the transmit watchdog unkeyed {overdue:?}; report this as a fault of the program");
+                for line in &overdue {
+                    unkey(Some(line));
+                    tracing::error!("the transmit watchdog unkeyed '{line}'; report this as a fault of the program");
                 }
                 std::thread::sleep(LOOK);
             }
@@ -185,9 +186,9 @@ mod tests {
         let limit = Limit { line: "ptt".into(), timeout: Duration::ZERO };
         let watch = TransmitWatch::new(vec![limit], Duration::ZERO);
         let (unkeyed, told) = sync_channel(1);
-        watch.start(Arc::new(move || _ = unkeyed.try_send(()))).unwrap();
+        watch.start(Arc::new(move |line| _ = unkeyed.try_send(line.cloned()))).unwrap();
         let long_ago = mono_now() - MARGIN;
         assert!(watch.may_set(&"ptt".into(), true, long_ago));
-        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), Some("ptt".into()), "it alone");
     }
 }

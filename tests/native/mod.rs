@@ -6,8 +6,10 @@
 pub mod chirp;
 pub mod client;
 pub mod figures;
+pub mod fob;
 pub mod gateway;
 pub mod lean;
+pub mod likeness;
 pub mod pulse;
 pub mod radios;
 pub mod sdp;
@@ -15,3 +17,4 @@ pub mod signaling;
 pub mod sound;
 pub mod syscalls;
 pub mod talker;
+pub mod threads;

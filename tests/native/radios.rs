@@ -24,9 +24,12 @@ impl Radios {
         let mut sinks = Vec::new();
         for (n, keys) in keys.iter().enumerate() {
             event += &format!("[[channel]]\nid = \"c{n}\"\nname = \"Channel {n}\"\n");
+            // What is told from the sound has no line.
+            let carrier = format!("carrier_line = \"r{n}.carrier\"\n");
+            let carrier = if keys.contains("carrier_from") { "" } else { &carrier };
             event += &format!(
                 "[[radio]]\nid = \"r{n}\"\nuser = \"radio-{n}\"\nname = \"Radio {n}\"\nchannel = \"c{n}\"\n\
-                 carrier_line = \"r{n}.carrier\"\nptt_line = \"r{n}.ptt\"\n\
+                 {carrier}ptt_line = \"r{n}.ptt\"\n\
                  capture_pcm = \"rx{n}\"\nplayback_pcm = \"tx{n}\"\n{keys}\n"
             );
             for (line, direction) in [("carrier", "input"), ("ptt", "output")] {

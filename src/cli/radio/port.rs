@@ -46,11 +46,9 @@ pub fn claim(state_dir: &Path) -> anyhow::Result<Option<File>> {
     }
     match lock_state_dir(state_dir)? {
         Some(lock) => Ok(Some(lock)),
-        None => bail!(
-            "the gateway of {} runs and has the radio, and nobody else may key it; stop it, with `systemctl stop \
-             crosspatch`, do this again, and start it afterwards",
-            state_dir.display()
-        ),
+        None => {
+            bail!("the gateway of {} runs and has the radio, which nobody else may key; {STOP_IT}", state_dir.display())
+        }
     }
 }
 
@@ -59,9 +57,19 @@ pub fn pcm(name: &str) -> String {
     cards::find(name).map_or_else(|| name.to_owned(), |card| card.pcm())
 }
 
+/// What to do if it is the gateway that has what is wanted.
+const STOP_IT: &str = "stop it with `systemctl stop crosspatch`, do this again, and start it afterwards";
+
 /// What keeps a card from being used, with what that may come from.
 pub fn busy(error: AudioError) -> anyhow::Error {
-    anyhow::anyhow!("{error} (a card that the gateway uses is busy: stop it, or see the meters on its front panel)")
+    match &error {
+        AudioError::Busy { .. } => anyhow::anyhow!("{error}; if that is the gateway, {STOP_IT}"),
+        AudioError::Missing { .. }
+        | AudioError::Open { .. }
+        | AudioError::Unsuitable { .. }
+        | AudioError::Gone { .. }
+        | AudioError::Stalled { .. } => error.into(),
+    }
 }
 
 /// 20 ms that were heard.
@@ -180,13 +188,14 @@ impl Port {
         let mut own = config.clone();
         own.desks.clear();
         own.radios.retain(|other| other.id == id);
-        let lines = open_lines(&own, Arc::new(|| {}))?.lines;
-        if let Some(fault) = lines.fault() {
-            bail!("{fault} (a line that the gateway uses is busy: stop it)");
-        }
         let (hears, plays) = names(&radio)?;
+        // Before the lines: a fob or serial port is unkeyed as it is opened, and its radio may be the gateway's.
         let card = audio::open_capture(&pcm(hears)).map_err(busy)?;
         let mouth = audio::open_playback(&pcm(plays)).map_err(busy)?;
+        let lines = open_lines(&own, Arc::new(|| {}))?.lines;
+        if let Some(fault) = lines.fault() {
+            bail!("{fault}; if the gateway has it, {STOP_IT}");
+        }
         Self::new(radio.clone(), lines, card, mouth)
     }
 

@@ -178,20 +178,22 @@ mod tests {
         end: CaptureEnd,
         media: super::super::MediaEnd,
         heard: u64,
+        /// How often the carrier was told to have changed.
+        changes: usize,
     }
 
     impl Bench {
         fn new(plan: &EndpointPlan) -> Self {
             let (endpoint, end, _, media) =
                 Endpoint::new(SessionId(1), SourceId(1), ("in".into(), "out".into()), &["ops".into()]);
-            Bench { endpoint, ear: Ear::new(plan, Encoder::new(5).unwrap()), end, media, heard: 0 }
+            Bench { endpoint, ear: Ear::new(plan, Encoder::new(5).unwrap()), end, media, heard: 0, changes: 0 }
         }
 
         /// Hears frames of a tone; how many frames were sent.
         fn hear(&mut self, hz: f64, frames: usize) -> usize {
             let before = self.media.frames.slots();
             for _ in 0..frames {
-                self.ear.hear(sine(hz, 8000.0, self.heard as usize), &self.endpoint);
+                self.changes += usize::from(self.ear.hear(sine(hz, 8000.0, self.heard as usize), &self.endpoint));
                 self.ear.talk(&self.endpoint, &mut self.end);
                 self.heard += 1;
             }
@@ -246,11 +248,13 @@ mod tests {
                 bench.hear(hz, frames);
                 carriers.push(bench.ear.carrier);
             }
-            carriers
+            (carriers, bench.changes)
         };
         let sounds = [(1000.0, 40), (88.5, 40), (1000.0, 40)];
-        assert_eq!(changes(Sense::Vox(-30.0), sounds), [true, false, true], "a tone below speech is no voice");
-        assert_eq!(changes(Sense::Ctcss(88.5, Duration::from_millis(250)), sounds), [false, true, false]);
-        assert_eq!(changes(Sense::Line, sounds), [false; 3]);
+        let by_vox = changes(Sense::Vox(-30.0), sounds);
+        assert_eq!(by_vox, (vec![true, false, true], 3), "a tone below speech is no voice");
+        let by_ctcss = changes(Sense::Ctcss(88.5, Duration::from_millis(250)), sounds);
+        assert_eq!(by_ctcss, (vec![false, true, false], 2));
+        assert_eq!(changes(Sense::Line, sounds), (vec![false; 3], 0));
     }
 }

@@ -17,6 +17,8 @@ pub struct Gauge {
     clipped: AtomicU64,
     xruns: AtomicU64,
     lost_frames: AtomicU64,
+    mended_frames: AtomicU64,
+    concealed_frames: AtomicU64,
 }
 
 impl Default for Gauge {
@@ -29,6 +31,8 @@ impl Default for Gauge {
             clipped: AtomicU64::new(0),
             xruns: AtomicU64::new(0),
             lost_frames: AtomicU64::new(0),
+            mended_frames: AtomicU64::new(0),
+            concealed_frames: AtomicU64::new(0),
         }
     }
 }
@@ -54,12 +58,20 @@ impl Gauge {
             "clipped": self.clipped.load(Ordering::Relaxed),
             "xruns": self.xruns.load(Ordering::Relaxed),
             "lostFrames": self.lost_frames.load(Ordering::Relaxed),
+            "mendedFrames": self.mended_frames.load(Ordering::Relaxed),
+            "concealedFrames": self.concealed_frames.load(Ordering::Relaxed),
         })
     }
 
     /// How often the card lost samples since it was opened.
     pub(super) fn xruns(&self, count: u64) {
         self.xruns.store(count, Ordering::Relaxed);
+    }
+
+    /// How many frames were made up, whose packets are lost: from the one after them, and from what was heard before.
+    pub(super) fn made_up(&self, mended: u64, concealed: u64) {
+        self.mended_frames.store(mended, Ordering::Relaxed);
+        self.concealed_frames.store(concealed, Ordering::Relaxed);
     }
 
     /// A frame had no room on its way.

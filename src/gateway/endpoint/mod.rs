@@ -381,6 +381,14 @@ fn report(events: &tokio::sync::mpsc::Sender<Event>, event: Event) {
     }
 }
 
+/// True if nobody has to be told of the newer failure: the device is as absent as before.
+fn is_known(told: &Option<AudioError>, now: &Option<AudioError>) -> bool {
+    match (told, now) {
+        (Some(before), Some(now)) => before == now || (before.is_absence() && now.is_absence()),
+        (told, now) => told == now,
+    }
+}
+
 /// Opens a device again and again until told to stop; tells the loop when that changes anything.
 fn with_device<D>(
     endpoint: &Endpoint,
@@ -394,12 +402,12 @@ fn with_device<D>(
     if let Err(why) = real_time() {
         tracing::warn!("{part}: {why}");
     }
-    let mut told: Option<Option<String>> = None;
-    let mut tell = |why: Option<String>| {
-        if told.as_ref() != Some(&why) {
-            told = Some(why.clone());
+    let mut told: Option<Option<AudioError>> = None;
+    let mut tell = |why: Option<AudioError>| {
+        if !told.as_ref().is_some_and(|told| is_known(told, &why)) {
             report(events, Event::Input(works(why.is_none())));
-            report(events, Event::Part { part: part.to_owned(), why });
+            report(events, Event::Part { part: part.to_owned(), why: why.as_ref().map(ToString::to_string) });
+            told = Some(why);
         }
     };
     while !endpoint.stopping.load(Ordering::Acquire) {
@@ -412,7 +420,7 @@ fn with_device<D>(
             Err(e) => Some(e),
         };
         if let Some(e) = failure {
-            tell(Some(e.to_string()));
+            tell(Some(e));
             std::thread::park_timeout(RETRY);
         }
     }

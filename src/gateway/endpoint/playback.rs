@@ -237,6 +237,10 @@ impl Mouth {
         }
         self.played += FRAME as u64;
         self.measuring.take(&frame, &endpoint.playback);
+        let counters = self.streams.iter().map(|stream| stream.playout.counters());
+        let (mended, concealed) =
+            counters.fold((0, 0), |(mended, concealed), c| (mended + c.mended_frames, concealed + c.concealed_frames));
+        endpoint.playback.made_up(mended, concealed);
         frame
     }
 

@@ -58,6 +58,7 @@ impl Device {
         let _told = alsa::Output::local_error_handler();
         let pcm = PCM::open(&c_name, direction, true).map_err(|e| match Errno::from_raw_os_error(e.errno()) {
             Errno::BUSY => AudioError::Busy { name: name.to_owned(), way },
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => AudioError::Missing { name: name.to_owned(), way },
             _ => refused(in_words(e)),
         })?;
         let (channels, buffer_samples) = configure(&pcm, way).map_err(|e| AudioError::Unsuitable {
@@ -89,7 +90,12 @@ impl Device {
     }
 
     fn gone(&self, error: alsa::Error) -> AudioError {
-        AudioError::Gone { name: self.name.clone(), way: self.way, reason: in_words(error) }
+        let reason = match Errno::from_raw_os_error(error.errno()) {
+            Errno::NODEV | Errno::BADFD => "it was unplugged".to_owned(),
+            Errno::IO => "it does not answer any more".to_owned(),
+            _ => in_words(error),
+        };
+        AudioError::Gone { name: self.name.clone(), way: self.way, reason }
     }
 }
 
@@ -195,8 +201,7 @@ mod tests {
         let error = open_capture("no-such-card").err().unwrap();
         assert_eq!(
             error.to_string(),
-            "sound device 'no-such-card' cannot be opened for capture: No such file or directory; \
-             plug it in, or name one that `arecord -L` lists"
+            "sound device 'no-such-card' is not there for capture; plug it in, or name one that `arecord -L` lists"
         );
         let error = open_playback("no-such-card").err().unwrap();
         assert!(error.to_string().ends_with("name one that `aplay -L` lists"), "{error}");

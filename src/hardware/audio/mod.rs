@@ -55,8 +55,16 @@ impl Way {
 /// What can go wrong with a sound device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AudioError {
+    /// There is no such device, or not now.
+    #[error("sound device '{name}' is not there for {}; plug it in, or name one that `{}` lists", way.as_str(), way.lister())]
+    Missing {
+        /// Its name.
+        name: String,
+        /// Which way it was to be used.
+        way: Way,
+    },
     /// The device cannot be opened.
-    #[error("sound device '{name}' cannot be opened for {}: {reason}; plug it in, or name one that `{}` lists", way.as_str(), way.lister())]
+    #[error("sound device '{name}' cannot be opened for {}: {reason}; give the gateway access, or name one that `{}` lists", way.as_str(), way.lister())]
     Open {
         /// Its name.
         name: String,
@@ -84,7 +92,7 @@ pub enum AudioError {
         reason: String,
     },
     /// The device went away while in use.
-    #[error("sound device '{name}' is gone from {}: {reason}; plug it in again and reopen it", way.as_str())]
+    #[error("sound device '{name}' is gone from {}: {reason}; plug it in again", way.as_str())]
     Gone {
         /// Its name.
         name: String,
@@ -94,13 +102,24 @@ pub enum AudioError {
         reason: String,
     },
     /// The device takes or gives nothing any more.
-    #[error("sound device '{name}' stands still at {}; reopen it, and replug it if that does not help", way.as_str())]
+    #[error("sound device '{name}' stands still at {}; unplug it and plug it in again", way.as_str())]
     Stalled {
         /// Its name.
         name: String,
         /// Which way it was used.
         way: Way,
     },
+}
+
+impl AudioError {
+    /// True if the device is not there, whichever way that shows: somebody has to plug it in.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        match self {
+            AudioError::Missing { .. } | AudioError::Gone { .. } | AudioError::Stalled { .. } => true,
+            AudioError::Open { .. } | AudioError::Busy { .. } | AudioError::Unsuitable { .. } => false,
+        }
+    }
 }
 
 /// Where sound comes from.

@@ -105,8 +105,14 @@ pub enum LineEvent {
     },
 }
 
-/// Takes every output to its safe level, inactive, from any thread: also while the owner of the lines hangs.
-pub type Safety = Arc<dyn Fn() + Send + Sync>;
+/// Takes an output to its safe level, inactive, or all of them for `None`. From any thread: also while the owner of the
+/// lines hangs.
+pub type Safety = Arc<dyn Fn(Option<&LineName>) + Send + Sync>;
+
+/// True if a line is meant by what a [`Safety`] is told.
+pub(super) fn is_meant(meant: Option<&LineName>, line: &LineName) -> bool {
+    meant.is_none_or(|meant| meant == line)
+}
 
 /// The lines of one board.
 pub trait Lines: Send {
@@ -227,7 +233,7 @@ impl Lines for NoLines {
     fn safe(&mut self) {}
 
     fn safety(&self) -> Safety {
-        Arc::new(|| {})
+        Arc::new(|_| {})
     }
 
     fn fault(&self) -> Option<String> {

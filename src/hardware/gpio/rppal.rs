@@ -4,7 +4,7 @@
 //! So every way out of the program makes them safe here, and the board must have a pull or relay that unkeys. Its chip
 //! never goes.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake, is_meant};
 use crate::base::clock::mono_now;
 use crate::base::{Beat, LineName, Mono, Pulse};
 use crate::hardware::board::{Bias, Board, Line};
@@ -29,8 +29,8 @@ fn lock(outputs: &Mutex<Outputs>) -> MutexGuard<'_, Outputs> {
     outputs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_safe(outputs: &Mutex<Outputs>) {
-    for (pin, low) in lock(outputs).values_mut() {
+fn make_safe(outputs: &Mutex<Outputs>, meant: Option<&LineName>) {
+    for (_, (pin, low)) in lock(outputs).iter_mut().filter(|(line, _)| is_meant(meant, line)) {
         pin.write(if *low { Level::High } else { Level::Low });
     }
 }
@@ -180,12 +180,12 @@ impl Lines for RppalLines {
     }
 
     fn safe(&mut self) {
-        make_safe(&self.outputs);
+        make_safe(&self.outputs, None);
     }
 
     fn safety(&self) -> Safety {
         let outputs = self.outputs.clone();
-        Arc::new(move || make_safe(&outputs))
+        Arc::new(move |meant| make_safe(&outputs, meant))
     }
 
     fn fault(&self) -> Option<String> {

@@ -3,7 +3,7 @@
 //! It behaves as the kernel does where it matters: one bounded queue for the board, the oldest edge
 //! lost first, and sequence numbers that show it. Its chip can be unplugged and plugged in again.
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake, is_meant};
 use crate::base::clock::mono_now;
 use crate::base::{LineName, Mono};
 use std::collections::VecDeque;
@@ -162,9 +162,9 @@ impl SimBoard {
         self.lock().waker = Some(waker);
     }
 
-    fn make_safe(&self) {
+    fn make_safe(&self, meant: Option<&LineName>) {
         for pin in &mut self.lock().pins {
-            if pin.spec.direction == Direction::Output {
+            if pin.spec.direction == Direction::Output && is_meant(meant, &pin.spec.name) {
                 pin.active = false;
             }
         }
@@ -221,12 +221,12 @@ impl Lines for SimLines {
     }
 
     fn safe(&mut self) {
-        self.board.make_safe();
+        self.board.make_safe(None);
     }
 
     fn safety(&self) -> Safety {
         let board = self.board.clone();
-        Arc::new(move || board.make_safe())
+        Arc::new(move |meant| board.make_safe(meant))
     }
 
     fn fault(&self) -> Option<String> {

@@ -117,6 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn emphasis_lowers_treble_on_the_way_in_and_raises_it_on_the_way_out() {
+        let emphasis = Treatment { emphasis: true, ..Treatment::default() };
+        let octave_db = |mut chain: Chain| {
+            through(&mut chain, 2000.0, 3000.0).0.rms_dbfs - through(&mut chain, 1000.0, 3000.0).0.rms_dbfs
+        };
+        let (lowered, raised) = (octave_db(Chain::receive(emphasis)), octave_db(Chain::transmit(emphasis)));
+        assert!((-6.2..-5.4).contains(&lowered) && (5.0..6.2).contains(&raised), "{lowered} dB in, {raised} dB out");
+    }
+
+    #[test]
     fn gain_without_a_limiter_saturates_and_does_not_wrap() {
         let mut frame = [-20_000; FRAME];
         Chain::transmit(Treatment { gain_db: 30.0, ..Treatment::default() }).run(&mut frame);

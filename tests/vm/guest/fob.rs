@@ -111,6 +111,7 @@ async fn a_fob_that_is_unplugged_is_a_release_and_a_degraded_part_until_it_is_ba
     let mut fob = UhidFob::plug_in()?;
     wait_degraded(&bench, |degraded| degraded == "[]").await?;
     bench.wait_count("system.healed", 1).await?;
+    assert_eq!(bench.count("system.degraded")?, 1, "told of once");
     ensure!(!holds(&bench).await?, "a fob that comes back has reported no carrier");
     fob.carrier(true)?;
     wait_holds(&bench, true).await?;

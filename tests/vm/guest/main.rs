@@ -9,12 +9,16 @@ mod cards;
 mod chip;
 mod clock;
 mod fob;
+mod gadget;
 mod keyed;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../native/mod.rs"]
 mod native;
+mod serial;
 mod service;
 mod sound;
 mod technician;
+mod tools;
 mod uhid;
 mod unplugged;
+mod usb;

@@ -3,9 +3,9 @@
 use crate::bench::{BOARD, SOON, config};
 use crate::chip::Chip;
 use crate::native::gateway::binary;
+use crate::native::threads;
 use anyhow::{Context, Result, ensure};
 use crosspatch::audit;
-use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -166,7 +166,7 @@ fn a_thread_that_hangs_is_unkeyed_at_once_and_restarted_by_the_watchdog() -> Res
     for thread in ["control", "gpio"] {
         service.key()?;
         let pid = service.pid()?;
-        let hanging = hang(thread_of(pid, thread)?)?;
+        let hanging = hang(threads::named(pid.try_into()?, thread)?)?;
         service.chip.wait_until(KEYED, false).with_context(|| thread.to_owned())?;
         assert_eq!(service.pid()?, pid, "{thread} hangs: unkeyed by the gateway itself, before systemd ends it");
         service.wait_back(pid).with_context(|| thread.to_owned())?;
@@ -183,19 +183,8 @@ fn a_panic_in_any_thread_unkeys_and_the_gateway_comes_back() -> Result<()> {
     for thread in ["control", "audit"] {
         service.key()?;
         let pid = service.pid()?;
-        let panicking = thread_of(pid, thread)?;
-        // It panics where it stands, as by a fault that nobody knows yet.
-        let base = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-        let base = u64::from_str_radix(base.split('-').next().context("no maps")?, 16)?;
-        let panic = std::fs::read_to_string("/host/panic-address")?;
-        stop(panicking)?;
-        let mut registers = ptrace::getregs(panicking)?;
-        registers.rip = base + u64::from_str_radix(panic.trim(), 16)?;
-        // As after a call: the stack is aligned but for the address to return to. No system call is to be repeated.
-        registers.rsp = ((registers.rsp - 256) & !15) - 8;
-        registers.orig_rax = u64::MAX;
-        ptrace::setregs(panicking, registers)?;
-        ptrace::detach(panicking, None)?;
+        let address = std::fs::read_to_string("/host/panic-address")?;
+        threads::panic(pid.try_into()?, thread, u64::from_str_radix(address.trim(), 16)?)?;
         service.chip.wait_until(KEYED, false)?;
         service.wait_back(pid).with_context(|| thread.to_owned())?;
         let said = journal();
@@ -235,29 +224,11 @@ fn an_upgrade_in_mid_burst_unkeys_and_is_back_in_seconds() -> Result<()> {
     Ok(())
 }
 
-/// A thread of a process, by its name.
-fn thread_of(pid: i32, name: &str) -> Result<Pid> {
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = task?;
-        if std::fs::read_to_string(task.path().join("comm"))?.trim() == name {
-            return Ok(Pid::from_raw(task.file_name().to_string_lossy().parse()?));
-        }
-    }
-    anyhow::bail!("the gateway has no thread '{name}'")
-}
-
-/// Stops one thread. It stays so until the caller, one and the same thread, lets it go.
-fn stop(thread: Pid) -> nix::Result<()> {
-    ptrace::seize(thread, ptrace::Options::empty())?;
-    ptrace::interrupt(thread)?;
-    waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop)
-}
-
 /// Stops one thread for good. What is returned ends when the thread does.
 fn hang(thread: Pid) -> Result<std::thread::JoinHandle<()>> {
     let (stopped, is_stopped) = std::sync::mpsc::channel();
     let tracer = std::thread::spawn(move || {
-        stopped.send(stop(thread)).expect("somebody waits");
+        stopped.send(threads::stop(thread)).expect("somebody waits");
         // The dead thread is there until its tracer has taken note.
         waitpid(thread, Some(WaitPidFlag::__WALL)).ok();
     });

@@ -74,7 +74,7 @@ fn share_of_tone(samples: &[i16]) -> f64 {
 }
 
 /// In how many quarters of a second there was hardly anything but the tone.
-fn quarters_with_tone(samples: &[i16]) -> usize {
+pub fn quarters_with_tone(samples: &[i16]) -> usize {
     samples.chunks_exact(RATE as usize / 4).filter(|quarter| share_of_tone(quarter) > 0.9).count()
 }
 
@@ -131,24 +131,34 @@ pub async fn is_heard(bench: &Bench) -> Result<()> {
     listener.close().await
 }
 
-/// Fails unless the tone goes out on the radio's card while somebody talks; it is recorded as this many channels.
-pub fn goes_out(bench: &Bench, pcm: &str, channels: usize) -> Result<()> {
-    bench.chip.move_line("desk.ptt.security", true)?;
-    bench.chip.wait_until("radio.vhf.ptt", true)?;
+/// Fails unless the tone sounds at a card, for a second at least; it is recorded as this many channels.
+pub fn sounds(pcm: &str, channels: usize) -> Result<()> {
     let count = channels.to_string();
     let format = ["-q", "-D", pcm, "-t", "raw", "-f", "S16_LE", "-c", &count, "-r", "48000", "-d", "4"];
     let began = Instant::now();
     loop {
         let recorded = Command::new("arecord").args(format).output()?;
-        let samples: Vec<i16> = recorded.stdout.chunks_exact(2).map(|s| i16::from_le_bytes([s[0], s[1]])).collect();
+        let samples = samples(&recorded.stdout);
         let one = |channel| samples.iter().skip(channel).step_by(channels).copied().collect::<Vec<_>>();
         let quarters: Vec<_> = (0..channels).map(|channel| quarters_with_tone(&one(channel))).collect();
         if quarters.iter().all(|quarters| *quarters >= 4) {
-            break;
+            return Ok(());
         }
         let said = String::from_utf8_lossy(&recorded.stderr);
         ensure!(began.elapsed() < SOON, "only {quarters:?} quarters of a second have the tone: {said}");
     }
+}
+
+/// Samples of 16 bits.
+pub fn samples(bytes: &[u8]) -> Vec<i16> {
+    bytes.chunks_exact(2).map(|s| i16::from_le_bytes([s[0], s[1]])).collect()
+}
+
+/// Fails unless the tone goes out on the radio's card while somebody talks; it is recorded as this many channels.
+pub fn goes_out(bench: &Bench, pcm: &str, channels: usize) -> Result<()> {
+    bench.chip.move_line("desk.ptt.security", true)?;
+    bench.chip.wait_until("radio.vhf.ptt", true)?;
+    sounds(pcm, channels)?;
     bench.chip.move_line("desk.ptt.security", false)?;
     bench.chip.wait_until("radio.vhf.ptt", false).map(drop)
 }
@@ -165,6 +175,29 @@ async fn what_is_said_at_the_desk_goes_out_on_the_radio_card() -> Result<()> {
     let bench = bench().await?;
     let _tone = Tone::play("plughw:Loopback,0,1")?;
     goes_out(&bench, "plughw:Loopback,0,0", 1)
+}
+
+#[tokio::test]
+async fn what_a_card_loses_while_the_gateway_stands_still_is_counted_and_both_ways_go_on() -> Result<()> {
+    let bench = bench().await?;
+    let _tones = [Tone::play("plughw:Loopback,0,0")?, Tone::play("plughw:Loopback,0,1")?];
+    is_heard(&bench).await?;
+    bench.gateway.signal("STOP")?;
+    std::thread::sleep(Duration::from_secs(2));
+    bench.gateway.signal("CONT")?;
+    let began = Instant::now();
+    loop {
+        let radio = bench.gateway.get("/api/meters").await?["radios"][0].take();
+        let lost = |way: &str| radio[way]["xruns"].as_u64().unwrap_or(0) > 0;
+        if lost("receive") && lost("transmit") {
+            break;
+        }
+        ensure!(began.elapsed() < SOON, "nothing is counted: {radio}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    is_heard(&bench).await?;
+    assert_eq!(bench.count("system.degraded")?, 0, "the card is there all the time");
+    Ok(())
 }
 
 /// A lock that nobody else has makes no system call: that the sources name none is another test's.

@@ -4,14 +4,14 @@ use crate::bench::{BOARD, Bench, SOON, config};
 use crate::chip::Chip;
 use crate::native::gateway::binary;
 use anyhow::{Context, Result, ensure};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
 use std::time::Duration;
 
 /// A command that runs on the chip, with what it prints.
-struct Tool {
+pub struct Tool {
     child: Child,
     printed: Receiver<String>,
     seen: Vec<String>,
@@ -20,21 +20,31 @@ struct Tool {
 
 impl Tool {
     fn start(arguments: &[&str]) -> Result<Self> {
+        Self::with_config(&wired(), arguments)
+    }
+
+    /// Starts one with a configuration.
+    pub fn with_config(config: &str, arguments: &[&str]) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let event = files.path().join("event.toml");
-        std::fs::write(&event, wired())?;
+        std::fs::write(&event, config)?;
         std::fs::write(files.path().join("board.toml"), BOARD)?;
         let mut command = Command::new(binary());
-        command.args(arguments).arg("--config").arg(event).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+        command.args(arguments).arg("--config").arg(event).env("RUST_LOG", "error");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let out = BufReader::new(child.stdout.take().context("it is piped")?);
         let (sender, printed) = channel();
         std::thread::spawn(move || out.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
         Ok(Tool { child, printed, seen: Vec::new(), _files: files })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it prints this.
-    fn wait(&mut self, part: &str) -> Result<String> {
+    pub fn wait(&mut self, part: &str) -> Result<String> {
         loop {
             let line = self.printed.recv_timeout(SOON).with_context(|| format!("no '{part}' in {:#?}", self.seen))?;
             self.seen.push(line.clone());
@@ -44,9 +54,17 @@ impl Tool {
         }
     }
 
-    fn ended_well(mut self) -> Result<()> {
-        ensure!(self.child.wait()?.success(), "it failed after {:#?}", self.seen);
+    pub fn ended_well(mut self) -> Result<()> {
+        let (status, why) = self.ended()?;
+        ensure!(status.success(), "it failed after {:#?}: {why}", self.seen);
         Ok(())
+    }
+
+    /// Waits for its end: how that was, and what it complained of.
+    pub fn ended(&mut self) -> Result<(ExitStatus, String)> {
+        let mut why = String::new();
+        self.child.stderr.take().context("it is piped")?.read_to_string(&mut why)?;
+        Ok((self.child.wait()?, why))
     }
 }
 

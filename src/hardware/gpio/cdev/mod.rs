@@ -13,7 +13,7 @@
 mod chips;
 mod reader;
 
-use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake};
+use super::{Direction, Edge, GapFinder, GpioError, LineEvent, LineSpec, Lines, Safety, Wake, is_meant};
 use crate::base::clock::mono_now;
 use crate::base::{LineName, Mono, Pulse};
 use crate::hardware::board::{Bias, Board, Line};
@@ -81,8 +81,9 @@ impl Slot {
     }
 }
 
-fn make_safe(slots: &[Slot]) {
-    slots.iter().filter(|slot| !slot.is_input()).for_each(Slot::make_safe);
+fn make_safe(slots: &[Slot], meant: Option<&LineName>) {
+    let outputs = slots.iter().filter(|slot| !slot.is_input() && is_meant(meant, &slot.line.name));
+    outputs.for_each(Slot::make_safe);
 }
 
 /// What there is, without asking for a single line.
@@ -376,12 +377,12 @@ impl Lines for CdevLines {
     }
 
     fn safe(&mut self) {
-        make_safe(&self.slots);
+        make_safe(&self.slots, None);
     }
 
     fn safety(&self) -> Safety {
         let slots = self.slots.clone();
-        Arc::new(move || make_safe(&slots))
+        Arc::new(move |meant| make_safe(&slots, meant))
     }
 
     fn fault(&self) -> Option<String> {
@@ -443,6 +444,6 @@ mod tests {
         assert_eq!(lines.set(&"b".into(), true), Err(GpioError::NotAnOutput("b".into())));
         assert!(lines.level(&"b".into()).is_err());
         assert_eq!(lines.level(&"x".into()), Err(GpioError::Unknown("x".into())));
-        lines.safety()();
+        lines.safety()(None);
     }
 }
