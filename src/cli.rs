@@ -41,10 +41,6 @@ const EX_UNAVAILABLE: u8 = 69;
 
 /// A check of the box fails.
 const EX_FAILED_CHECK: u8 = 1;
-/// Where the gateway serves pages for this machine.
-const LISTEN: &str = "127.0.0.1:8080";
-/// The UDP port of all media.
-const MEDIA_PORT: u16 = 40000;
 
 #[derive(Parser)]
 #[command(name = "crosspatch", version, about = "Radio gateway: push-to-talk with dispatch priority for events")]
@@ -125,6 +121,20 @@ enum ConfigCommand {
     Reference,
 }
 
+/// Where the gateway serves, or would.
+#[derive(Args, Clone, Copy)]
+struct Served {
+    /// Pages, signaling and the board's buttons, for this machine only; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Pages and signaling for the network, over TLS, such as 0.0.0.0:8443; by default as the configuration says.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen_tls: Option<SocketAddr>,
+    /// The UDP port of all media; 0 picks a free one.
+    #[arg(long, default_value_t = 40000)]
+    media_port: u16,
+}
+
 #[derive(Args)]
 struct Run {
     /// The configuration file; without one the demo event runs on the simulated board.
@@ -133,15 +143,8 @@ struct Run {
     /// The demo event on the simulated board.
     #[arg(long)]
     demo: bool,
-    /// Pages, signaling and the board's buttons, for this machine only; port 0 picks a free one.
-    #[arg(long, default_value = LISTEN)]
-    listen: SocketAddr,
-    /// Pages and signaling for the network, over TLS, such as 0.0.0.0:8443.
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen_tls: Option<SocketAddr>,
-    /// The UDP port of all media; 0 picks a free one.
-    #[arg(long, default_value_t = MEDIA_PORT)]
-    media_port: u16,
+    #[command(flatten)]
+    served: Served,
     /// Where the audit, the token secret and ready.json live.
     #[arg(long, default_value = "state")]
     state_dir: PathBuf,
@@ -286,9 +289,9 @@ fn start(run: Run) -> anyhow::Result<()> {
     let options = Options {
         config,
         config_file: run.config,
-        listen: run.listen,
-        listen_tls: run.listen_tls,
-        media_port: run.media_port,
+        listen: run.served.listen,
+        listen_tls: run.served.listen_tls,
+        media_port: run.served.media_port,
         state_dir: run.state_dir,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

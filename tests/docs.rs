@@ -82,6 +82,34 @@ fn has_commands(word: &str) -> bool {
     )
 }
 
+/// Nobody here has the containers of `cross`; what it is told can be compared with what builds without them.
+#[test]
+fn what_cross_is_told_is_what_dev_installs() {
+    let told: toml::Table = page("cross.toml").parse().unwrap();
+    let targets = told["target"].as_table().unwrap();
+    assert!(targets.keys().eq(["aarch64-unknown-linux-gnu", "armv7-unknown-linux-gnueabihf"]), "{targets:?}");
+    let dev = page("dev");
+    let build = dev.split_once("need_to_build() {").unwrap().1.split_once("apt_install ").unwrap().1;
+    // Its images have compilers and certificates of their own.
+    let there = ["gcc", "libc6-dev", "make", "ca-certificates"];
+    let mut needed: Vec<_> = build.lines().next().unwrap().split(' ').filter(|p| !there.contains(p)).collect();
+    needed.sort_unstable();
+    for (target, told) in targets {
+        let commands: Vec<_> = told["pre-build"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+        let [add, install] = commands.as_slice() else { panic!("{target}: {commands:?}") };
+        assert_eq!(*add, "dpkg --add-architecture $CROSS_DEB_ARCH", "{target}");
+        let install = install.strip_prefix("apt-get update && apt-get install --assume-yes --no-install-recommends ");
+        let (own, for_target): (Vec<_>, Vec<_>) = install.unwrap().split(' ').partition(|p| !p.contains(':'));
+        assert_eq!(for_target, ["libasound2-dev:$CROSS_DEB_ARCH"], "{target}: what is linked is the board's");
+        let mut all: Vec<_> = own.into_iter().chain(["libasound2-dev"]).collect();
+        all.sort_unstable();
+        assert_eq!(all, needed, "{target}");
+    }
+    for page in [page("README.md"), page("cross.toml")] {
+        assert!(page.contains("CROSS_CONFIG=cross.toml cross build"), "it looks for Cross.toml otherwise");
+    }
+}
+
 #[test]
 fn every_desk_in_the_documentation_is_a_valid_configuration() {
     let page = include_str!("../docs/desk.md");

@@ -6,6 +6,7 @@
 mod native;
 
 use anyhow::{Context, Result, ensure};
+use native::doctor::Told;
 use native::gateway::{Gateway, binary};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,45 +20,8 @@ const EVENT: &str = "[event]\nid = \"e\"\n[[channel]]\nid = \"ops\"\nname = \"Op
 /// How long what is waited for may take; generous, since machines are busy.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What `doctor --json` says of each check: its outcome and its sentences.
-struct Told {
-    code: i32,
-    by_gateway: bool,
-    checks: BTreeMap<String, (String, String)>,
-}
-
-impl Told {
-    fn fails(&self, name: &str, sentence: &str) -> Result<()> {
-        let (outcome, found) = self.checks.get(name).context("no such check")?;
-        ensure!(outcome == "fail" && found.contains(sentence), "{name}: {outcome}: {found}");
-        ensure!(self.code == 1, "a check fails: {}", self.code);
-        Ok(())
-    }
-
-    fn passes(&self, names: &[&str]) -> Result<()> {
-        for name in names {
-            let (outcome, found) = self.checks.get(*name).context("no such check")?;
-            ensure!(outcome == "pass", "{name}: {outcome}: {found}");
-        }
-        Ok(())
-    }
-}
-
 fn doctor(state_dir: &Path, arguments: &[&str]) -> Result<Told> {
-    let done =
-        Command::new(binary()).args(["doctor", "--json", "--state-dir"]).arg(state_dir).args(arguments).output()?;
-    let report: Value =
-        serde_json::from_slice(&done.stdout).with_context(|| String::from_utf8_lossy(&done.stderr).into_owned())?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let check = |check: &Value| {
-        let found: Vec<_> = check["found"].as_array().into_iter().flatten().map(text).collect();
-        (text(&check["name"]), (text(&check["outcome"]), found.join("\n")))
-    };
-    Ok(Told {
-        code: done.status.code().context("it was killed")?,
-        by_gateway: report["by_gateway"] == true,
-        checks: report["checks"].as_array().context("no checks")?.iter().map(check).collect(),
-    })
+    Told::by(Command::new(binary()).args(["doctor", "--json", "--state-dir"]).arg(state_dir).args(arguments))
 }
 
 /// Examines a box without a gateway, with this configuration and free ports.

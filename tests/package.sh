@@ -39,6 +39,16 @@ done
 for board in "$(dirname "$0")"/../board/*.toml; do
   cmp -s "$board" "$ROOT/usr/share/crosspatch/board/$(basename "$board")" || fail "$board is not in it"
 done
+# A box without internet has its manual, all of it, and every link in it leads somewhere.
+MANUAL=$ROOT/usr/share/doc/crosspatch
+diff -r "$(dirname "$0")/../docs" "$MANUAL/docs" >&2 || fail "its manual is not the whole one"
+for page in "$MANUAL"/*.md "$MANUAL"/docs/*.md; do
+  while read -r link; do
+    [ -e "$(dirname "$page")/$link" ] || fail "${page#"$MANUAL/"} leads to $link, which is not in it"
+    links=$((${links:-0} + 1))
+  done < <(grep -o '](\([^)#]*\)' "$page" | sed 's/^](//' | grep -v -e '^$' -e '^https*:')
+done
+[ "${links:-0}" -gt 30 ] || fail "its manual has no links any more: ${links:-0}"
 
 step "upgrading"
 echo '# a technician was here' >>"$CONFIG"

@@ -1,4 +1,4 @@
-//! One request to the gateway that runs on a state directory, with an Admin's token of its own.
+//! One request to the gateway that runs on a state directory, with an Admin's token of its own where one is needed.
 
 use crate::base::Role;
 use crate::base::clock::unix_ms_now;
@@ -27,6 +27,14 @@ pub fn request(state_dir: &Path, method: &Method, path: &str, body: &Value) -> a
     ask(state_dir, method, path, body, PATIENCE)
 }
 
+/// Where the gateway with this state directory answers this machine.
+pub fn door(state_dir: &Path) -> anyhow::Result<String> {
+    let ready = std::fs::read_to_string(state_dir.join("ready.json"))
+        .context("a gateway runs with this state directory, but is not ready yet; try again in a moment")?;
+    let ready: Value = serde_json::from_str(&ready).context("ready.json is broken; restart the gateway")?;
+    Ok(ready["http"].as_str().context("ready.json names no address; restart the gateway")?.to_owned())
+}
+
 /// Sends one request; the outer error is about the way there, the inner one is the gateway's own sentence.
 pub fn ask(
     state_dir: &Path,
@@ -35,21 +43,39 @@ pub fn ask(
     body: &Value,
     patience: Duration,
 ) -> anyhow::Result<Result<Value, String>> {
-    let ready = std::fs::read_to_string(state_dir.join("ready.json"))
-        .context("a gateway runs with this state directory, but is not ready yet; try again in a moment")?;
-    let ready: Value = serde_json::from_str(&ready).context("ready.json is broken; restart the gateway")?;
-    let address = ready["http"].as_str().context("ready.json names no address; restart the gateway")?;
-    let token = token(state_dir)?;
+    let address = door(state_dir)?;
+    let token = format!("Authorization: Bearer {}\r\n", token(state_dir)?);
     let body = if body.is_null() { String::new() } else { body.to_string() };
+    send(&address, &token, method, path, &body, patience)
+}
+
+/// Sends one request of those that anybody on this machine may send.
+pub fn ask_openly(
+    address: &str,
+    method: &Method,
+    path: &str,
+    patience: Duration,
+) -> anyhow::Result<Result<Value, String>> {
+    send(address, "", method, path, "", patience)
+}
+
+fn send(
+    address: &str,
+    token: &str,
+    method: &Method,
+    path: &str,
+    body: &str,
+    patience: Duration,
+) -> anyhow::Result<Result<Value, String>> {
     let unreachable = || format!("the gateway does not answer at {address}; see its log");
     let mut stream = TcpStream::connect(address).with_context(unreachable)?;
     stream.set_read_timeout(Some(patience))?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{token}Connection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all((head + &body).as_bytes()).with_context(unreachable)?;
+    stream.write_all((head + body).as_bytes()).with_context(unreachable)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(unreachable)?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(unreachable)?;

@@ -2,22 +2,21 @@
 
 mod walk;
 
-use super::client::{PATIENCE, ask};
-use super::{LISTEN, MEDIA_PORT};
+use super::Served;
+use super::client::{PATIENCE, ask_openly, door};
 use crate::audit::iso_8601;
 use crate::base::clock::unix_ms_now;
 use crate::doctor::facts::{Facts, Line};
 use crate::doctor::machine::Machine;
 use crate::doctor::{Check, Report, as_text, examine};
-use crate::gateway::checkup::Checkup;
+use crate::gateway::checkup::{Checkup, is_closed};
 use crate::gateway::config::Config;
 use crate::gateway::lock_state_dir;
 use anyhow::Context;
 use axum::http::Method;
 use clap::Args;
 use serde_json::Value;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use walk::Bench;
 
@@ -50,15 +49,8 @@ pub struct Place {
     /// The gateway's state directory; the package's by default, else ./state.
     #[arg(long)]
     state_dir: Option<PathBuf>,
-    /// Where the gateway would serve pages for this machine.
-    #[arg(long, default_value = LISTEN)]
-    listen: SocketAddr,
-    /// Where it would serve the network, if not as the configuration says.
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen_tls: Option<SocketAddr>,
-    /// The UDP port of all media.
-    #[arg(long, default_value_t = MEDIA_PORT)]
-    media_port: u16,
+    #[command(flatten)]
+    served: Served,
 }
 
 impl Place {
@@ -81,9 +73,9 @@ impl Place {
                 .as_deref()
                 .map_or_else(|| Ok(Config::demo()), |file| Config::read(file).map_err(|e| e.0)),
             config_file,
-            listen: self.listen,
-            listen_tls: self.listen_tls,
-            media_port: self.media_port,
+            listen: self.served.listen,
+            listen_tls: self.served.listen_tls,
+            media_port: self.served.media_port,
             machine: Machine::default(),
         }
     }
@@ -95,19 +87,27 @@ impl Place {
     pub fn is_running(&self) -> anyhow::Result<bool> {
         let dir = self.state_dir();
         // A lock of root's making would keep the gateway's own user out.
-        Ok(dir.join("lock").exists() && lock_state_dir(&dir)?.is_none())
+        Ok(dir.join("lock").try_exists()? && lock_state_dir(&dir)?.is_none())
+    }
+
+    /// Where a running gateway is asked: whoever may not read that finds it where it is by default.
+    fn door(&self) -> anyhow::Result<String> {
+        let dir = self.state_dir();
+        if is_closed(&dir) { Ok(self.served.listen.to_string()) } else { door(&dir) }
     }
 
     /// Examines the box, through its gateway if one runs.
     pub fn report(&self) -> Report {
+        let alone = || examine(&self.checkup().facts(None));
         let mut report = match self.is_running() {
-            Ok(true) => self.by_gateway(),
-            Ok(false) => examine(&self.checkup().facts(None)),
-            Err(e) => {
-                let mut report = examine(&self.checkup().facts(None));
-                report.put(Check::skip("gateway", format!("nobody can tell whether one runs: {e:#}; look as root")));
-                report
-            }
+            Ok(true) => self.by_gateway().unwrap_or_else(|e| {
+                let silent = Check::fail("gateway", format!("it runs and does not say how it is: {e:#}; restart it"));
+                let (at, version) = (iso_8601(unix_ms_now()), env!("CARGO_PKG_VERSION").to_owned());
+                Report { at, version, by_gateway: false, checks: vec![silent] }
+            }),
+            Ok(false) => alone(),
+            // Who may not enter its directory is answered at its door all the same.
+            Err(_) => self.by_gateway().unwrap_or_else(|_| alone()),
         };
         let own = env!("CARGO_PKG_VERSION");
         if report.version != own {
@@ -120,19 +120,14 @@ impl Place {
         report
     }
 
-    fn by_gateway(&self) -> Report {
-        let asked = get(&self.state_dir(), "/api/doctor", LONG_PATIENCE);
-        asked.and_then(|answer| Ok(serde_json::from_value(answer)?)).unwrap_or_else(|e| {
-            let silent = Check::fail("gateway", format!("it runs and does not say how it is: {e:#}; restart it"));
-            let (at, version) = (iso_8601(unix_ms_now()), env!("CARGO_PKG_VERSION").to_owned());
-            Report { at, version, by_gateway: false, checks: vec![silent] }
-        })
+    fn by_gateway(&self) -> anyhow::Result<Report> {
+        Ok(serde_json::from_value(get(&self.door()?, "/api/doctor", LONG_PATIENCE)?)?)
     }
 }
 
 /// One question to the running gateway.
-pub fn get(state_dir: &Path, path: &str, patience: Duration) -> anyhow::Result<Value> {
-    ask(state_dir, &Method::GET, path, &Value::Null, patience)?.map_err(|refusal| anyhow::anyhow!(refusal))
+fn get(door: &str, path: &str, patience: Duration) -> anyhow::Result<Value> {
+    ask_openly(door, &Method::GET, path, patience)?.map_err(|refusal| anyhow::anyhow!(refusal))
 }
 
 /// Examines the box and shows what was found. False if a check fails.
@@ -143,7 +138,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
     let mut report = args.place.report();
     if args.walk {
         let lines = if report.by_gateway {
-            let mut bench = walk::Remote::new(args.place.state_dir());
+            let mut bench = walk::Remote::new(args.place.door()?);
             walk::warn(&mut std::io::stdout())?;
             walk_through(&mut bench)?
         } else {
@@ -171,7 +166,7 @@ fn walk_through(bench: &mut dyn Bench) -> anyhow::Result<Vec<Line>> {
 }
 
 /// The lines of a running gateway.
-fn lines_of(state_dir: &Path) -> anyhow::Result<Vec<Line>> {
-    let mut answer = get(state_dir, "/api/doctor/lines", PATIENCE)?;
+fn lines_of(door: &str) -> anyhow::Result<Vec<Line>> {
+    let mut answer = get(door, "/api/doctor/lines", PATIENCE)?;
     Ok(serde_json::from_value(answer["lines"].take())?)
 }

@@ -1,6 +1,6 @@
 //! `crosspatch update`: another version, signed, with the way back.
 
-use crate::upkeep::update::{self, Debian, KEY_DIRECTORIES, Outcome, Phase, Store};
+use crate::upkeep::update::{self, Debian, Outcome, Phase, Store, System};
 use crate::upkeep::{UpkeepError, disk};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -46,7 +46,7 @@ pub fn run(args: &UpdateArgs) -> anyhow::Result<()> {
     let store = Store {
         dir: args.dir.clone(),
         kept: args.state_dir.join("update"),
-        keys: KEY_DIRECTORIES.iter().map(PathBuf::from).collect(),
+        keys: update::key_directories(Debian.forgets()),
     };
     if args.status {
         for sentence in update::standing(&Debian, &store)? {

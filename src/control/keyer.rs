@@ -208,16 +208,17 @@ impl Control {
         record.cause = cause;
         self.audit(record);
         self.set_ptt(port, false);
-        match to {
-            Keyer::Resting { .. } => {} // its caller says from when on it plays
-            Keyer::TimedOut(burst) => self.emit(Effect::StopPlay { session, burst: Some(burst) }),
+        let burst = match to {
+            Keyer::Resting { .. } => return, // its caller says from when on it plays
+            Keyer::TimedOut(burst) => Some(burst),
             Keyer::Unkeyed
             | Keyer::Blocked(_)
             | Keyer::Playing(_)
             | Keyer::Draining { .. }
             | Keyer::Signing { .. }
-            | Keyer::Hang { .. } => self.emit(Effect::StopPlay { session, burst: None }),
-        }
+            | Keyer::Hang { .. } => None,
+        };
+        self.emit(Effect::StopPlay { session, burst });
     }
 
     fn set_ptt(&mut self, port: usize, keyed: bool) {

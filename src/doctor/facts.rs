@@ -16,6 +16,8 @@ pub struct Facts {
     pub gateway: Option<Gateway>,
     /// The state directory.
     pub state_dir: PathBuf,
+    /// True if whoever looks may not enter it.
+    pub closed: bool,
     /// The configuration.
     pub configuration: Configuration,
     /// The board; none if the configuration does not say.
@@ -77,7 +79,7 @@ pub struct Board {
     pub wanted_chips: Vec<String>,
     /// Labels of the chips that are there.
     pub chips: Vec<String>,
-    /// Profiles whose chip is there.
+    /// Profiles for this machine, by what it calls itself; else those whose chip is there.
     pub fitting: Vec<String>,
     /// What is dangerous about where used lines are, a sentence each.
     pub hazards: Vec<String>,

@@ -131,25 +131,44 @@ fn scrub_line(line: &str) -> String {
     // What was between the last word and here; a value follows its name closely.
     let mut between = String::new();
     while let Some(c) = rest.chars().next() {
-        if !is_of_a_word(c) {
+        let leads = "=:\"' [\r\n".contains(c);
+        let assigned = between.contains(['=', ':']) && between.chars().all(|c| "=:\"' [".contains(c));
+        if assigned && is_telling(name) && !leads {
+            out.push_str(HIDDEN);
+            (name, rest) = ("", &rest[value_length(&between, rest)..]);
+        } else if is_of_a_word(c) {
+            let end = rest.find(|c| !is_of_a_word(c)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            let bearer = name.eq_ignore_ascii_case("bearer");
+            out.push_str(if is_token(word) || bearer { HIDDEN } else { word });
+            (name, rest) = (word, after);
+        } else {
             between.push(c);
             out.push(c);
             rest = &rest[c.len_utf8()..];
             continue;
         }
-        let end = rest.find(|c| !is_of_a_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        let assigned = between.contains(['=', ':']) && between.chars().all(|c| "=:\"' [".contains(c));
-        let bearer = name.eq_ignore_ascii_case("bearer");
-        if is_token(word) || bearer || (assigned && is_telling(name)) {
-            out.push_str(HIDDEN);
-        } else {
-            out.push_str(word);
-        }
-        (name, rest) = (word, after);
         between.clear();
     }
     out
+}
+
+/// How much of a line is the value that begins it, by what stands before: up to the bracket or quotation mark that closes
+/// it, after a colon whatever is not quoted, else a word with whatever letters.
+fn value_length(before: &str, line: &str) -> usize {
+    let is_end: fn(char) -> bool = match before.chars().rev().find(|c| *c != ' ') {
+        _ if before.contains('[') => |c| c == ']',
+        Some('\'') => |c| c == '\'',
+        Some('"' | ':') => |c| c == '"',
+        Some(_) | None => |c: char| c.is_whitespace() || c == '"',
+    };
+    let mut escaped = false;
+    let ends = |c: char| {
+        let ends = !escaped && is_end(c) || matches!(c, '\r' | '\n');
+        escaped = c == '\\' && !escaped;
+        ends
+    };
+    line.find(ends).unwrap_or(line.len())
 }
 
 /// A JSON web token: three parts of base64, the first of which begins with `{"`.
@@ -180,6 +199,13 @@ mod tests {
             ("wifi_password = \"hunter2\"", "wifi_password = \"(hidden)\""),
             ("psk: correct", "psk: (hidden)"),
             ("\"tokenSecret\":\"s3\"", "\"tokenSecret\":\"(hidden)\""),
+            ("password = \"correct horse, battery\" # mine", "password = \"(hidden)\" # mine"),
+            ("psk: correct horse", "psk: (hidden)"),
+            (r#"{"psk":"a\"b","ssid":"event"}"#, r#"{"psk":"(hidden)","ssid":"event"}"#),
+            ("psk=!p@ss#w0rd, ssid=event", "psk=(hidden) ssid=event"),
+            ("secrets = ['one', 'two'] ssid = 'event'", "secrets = ['(hidden)] ssid = 'event'"),
+            ("password='it is \"mine\"'\r\n", "password='(hidden)'\r\n"),
+            ("password =\nssid = 3\n", "password =\nssid = 3\n"),
             ("the token is checked", "the token is checked"),
             ("key = \"/etc/own.pem\"", "key = \"/etc/own.pem\""),
         ] {

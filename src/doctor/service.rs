@@ -18,9 +18,18 @@ const SLOWEST_WRITE_MS: u64 = 1000;
 /// Tenths of an eMMC's lifetime.
 const OLD_TENTHS: u8 = 9;
 
+/// Why what is in the state directory is not known to whoever looks.
+fn closed(facts: &Facts) -> Option<String> {
+    let dir = facts.state_dir.display();
+    facts.closed.then(|| format!("only root and the gateway's user may look into {dir}; look as root"))
+}
+
 pub(super) fn gateway(facts: &Facts) -> Check {
     const NAME: &str = "gateway";
     let Some(gateway) = &facts.gateway else {
+        if let Some(why) = closed(facts) {
+            return Check::skip(NAME, format!("none answers, and {why}"));
+        }
         let dir = facts.state_dir.display();
         return Check::skip(NAME, format!("none runs with {dir}, so lines and cards were opened for this look"));
     };
@@ -216,6 +225,9 @@ pub(super) fn certificate(facts: &Facts) -> Check {
     if let Some(why) = &certificate.fault {
         return Check::fail(NAME, why.clone());
     }
+    if let Some(why) = closed(facts).filter(|_| certificate.own_authority) {
+        return Check::skip(NAME, why);
+    }
     if certificate.to_be_made {
         return Check::skip(NAME, "the gateway makes its authority at its first start");
     }
@@ -245,6 +257,9 @@ pub(super) fn certificate(facts: &Facts) -> Check {
 
 pub(super) fn audit(facts: &Facts) -> Check {
     const NAME: &str = "audit";
+    if let Some(why) = closed(facts) {
+        return Check::skip(NAME, why);
+    }
     match &facts.audit {
         None => Check::skip(NAME, "there is none yet; the gateway begins it at its first start"),
         Some(Err(why)) => Check::fail(NAME, why.clone()),

@@ -29,6 +29,7 @@ fn well() -> Facts {
         program: "1.2.3".into(),
         gateway: None,
         state_dir: "/var/lib/crosspatch".into(),
+        closed: false,
         configuration: Configuration { holds: "event 'demo': 4 channels".into(), ..Configuration::default() },
         board: Some(Board {
             profile: "rpi-4b".into(),
@@ -263,6 +264,23 @@ fn a_broken_chain_fails_and_a_file_that_cannot_be_read_too() {
     says(&fails("audit", broken), &["its chain is broken: record 7 was changed; keep a copy"]);
     fails("audit", |facts| facts.audit = Some(Err("it cannot be read".into())));
     skips("audit", |facts| facts.audit = None);
+}
+
+#[test]
+fn who_may_not_enter_the_state_directory_is_not_told_that_it_is_empty() {
+    let closed = |facts: &mut Facts| {
+        (facts.closed, facts.audit, facts.disk.write) = (true, None, None);
+        facts.certificate.as_mut().unwrap().to_be_made = true;
+    };
+    for name in ["gateway", "certificate", "audit"] {
+        says(&skips(name, closed), &["may look into /var/lib/crosspatch; look as root"]);
+    }
+    let mut facts = well();
+    closed(&mut facts);
+    assert!(examine(&facts).is_well(), "nothing of it is a fault of the box");
+    facts.certificate.as_mut().unwrap().own_authority = false;
+    facts.certificate.as_mut().unwrap().to_be_made = false;
+    assert_eq!(check("certificate", &facts).outcome, Outcome::Pass, "one of its own is elsewhere");
 }
 
 #[test]

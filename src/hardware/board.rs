@@ -127,6 +127,9 @@ fn labels<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> 
 pub struct Board {
     /// The board's name for people.
     pub name: String,
+    /// How the machines begin to call themselves that it is for.
+    #[serde(default)]
+    pub model: Vec<String>,
     /// A profile that the program carries, whose lines, header and notes this one takes over. A line of the same
     /// name takes the other's place.
     pub like: Option<String>,
@@ -154,6 +157,13 @@ impl Board {
     /// The short names of the profiles that the program carries.
     pub fn built_in() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The profile that the program carries for a machine that calls itself so.
+    #[must_use]
+    pub fn of_machine(model: &str) -> Option<&'static str> {
+        let is_for = |name: &&str| Self::load(name).is_ok_and(|board| board.model.iter().any(|m| model.starts_with(m)));
+        Self::built_in().find(is_for)
     }
 
     /// A profile that the program carries, by its short name, or one from a `.toml` file.
@@ -415,6 +425,25 @@ mod tests {
         assert!(clash[0].contains("line 'button.1' has the same place as 'x'"), "{clash:?}");
         let nobody = Board::parse("name = \"x\"\nlike = \"rpi\"\nbackend = \"cdev\"\n", "x.toml").unwrap_err().0;
         assert!(nobody[0].starts_with("x.toml:2: there is no profile 'rpi' to be like; use sim, "), "{nobody:?}");
+    }
+
+    #[test]
+    fn a_machine_has_the_profile_that_names_it_and_a_strange_one_has_none() {
+        for (model, profile) in [
+            ("Raspberry Pi 3 Model B Rev 1.2", Some("rpi-3b-plus")),
+            ("Raspberry Pi 3 Model B Plus Rev 1.3", Some("rpi-3b-plus")),
+            ("Raspberry Pi 4 Model B Rev 1.5", Some("rpi-4b")),
+            ("Raspberry Pi 400 Rev 1.0", Some("rpi-4b")),
+            ("Raspberry Pi 5 Model B Rev 1.0", Some("rpi-5")),
+            ("Raspberry Pi Compute Module 4 Rev 1.1", Some("rpi-cm4-io")),
+            ("Raspberry Pi Zero 2 W Rev 1.0", Some("rpi-zero-2w")),
+            ("Raspberry Pi Zero W Rev 1.1", None),
+            ("", None),
+        ] {
+            assert_eq!(Board::of_machine(model), profile, "{model}");
+        }
+        let own = of_pi("").unwrap();
+        assert!(own.model.is_empty(), "a profile that is like another is for no machine by itself");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use super::sheet;
 use crate::gateway::config::Config;
 use crate::hardware::board::{Board, BoardError};
 use crate::hardware::gpio::Direction;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How the configuration that stands in for none begins.
@@ -138,7 +137,7 @@ pub fn stand_in(faulty: &str, model: Option<&str>) -> String {
         value[1..].split(quote).next()
     });
     let known = |name: &&str| Board::built_in().any(|n| n == *name);
-    let board = written.filter(known).or_else(|| model.and_then(profile_of)).unwrap_or("sim");
+    let board = written.filter(known).or_else(|| model.and_then(Board::of_machine)).unwrap_or("sim");
     let text = |lamp: &str| {
         format!(
             "{NONE_YET}: crosspatch-errors.txt on the card says why.\nboard = \"{board}\"\n\n[event]\nid = \"none\"\n\n\
@@ -147,18 +146,6 @@ pub fn stand_in(faulty: &str, model: Option<&str>) -> String {
     };
     let lit = text("fault_tally_line = \"fault.lamp\"\n");
     if Config::parse(&lit, "").is_ok() { lit } else { text("") }
-}
-
-/// The profile of a machine that calls itself so.
-fn profile_of(model: &str) -> Option<&'static str> {
-    let profiles = BTreeMap::from([
-        ("Raspberry Pi 3 Model B Plus", "rpi-3b-plus"),
-        ("Raspberry Pi 4 Model B", "rpi-4b"),
-        ("Raspberry Pi 5", "rpi-5"),
-        ("Raspberry Pi Compute Module 4", "rpi-cm4-io"),
-        ("Raspberry Pi Zero 2 W", "rpi-zero-2w"),
-    ]);
-    profiles.into_iter().find_map(|(name, profile)| model.starts_with(name).then_some(profile))
 }
 
 /// A new file as it goes onto a card.

@@ -5,6 +5,7 @@
 
 pub mod chirp;
 pub mod client;
+pub mod doctor;
 pub mod figures;
 pub mod fob;
 pub mod gateway;

@@ -40,16 +40,21 @@ pub(super) fn survey(board: Option<&(&Config, Board)>) -> Survey {
 
 pub(super) fn board(config: &Config, board: &Board, survey: &Survey, machine: &Machine) -> BoardFacts {
     let is_there = |chip: &String| survey.chips.contains(chip);
-    let fits = |name: &&str| Board::load(name).is_ok_and(|other| other.chip.iter().any(is_there));
+    let has_chip = |name: &&str| Board::load(name).is_ok_and(|other| other.chip.iter().any(is_there));
+    let model = machine.model();
+    let fitting = match model.as_deref().and_then(Board::of_machine) {
+        Some(profile) => vec![profile.to_owned()],
+        None => Board::built_in().filter(has_chip).map(str::to_owned).collect(),
+    };
     let names: BTreeSet<LineName> = config.lines().into_iter().map(|spec| spec.name).collect();
     let hazards = board.hazards().into_iter().filter(|(line, _)| names.contains(line));
     BoardFacts {
         profile: config.board.clone(),
         simulated: board.backend == Backend::Sim,
-        model: machine.model(),
+        model,
         wanted_chips: board.chip.clone(),
         chips: survey.chips.clone(),
-        fitting: Board::built_in().filter(fits).map(str::to_owned).collect(),
+        fitting,
         hazards: hazards.map(|(_, sentence)| format!("{sentence}; give it another pin in the profile")).collect(),
     }
 }

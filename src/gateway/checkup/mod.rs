@@ -15,6 +15,7 @@ use crate::doctor::machine::{self, Machine};
 use crate::hardware::gpio::cdev::Survey;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -64,7 +65,8 @@ impl Checkup {
         let config = self.config.as_ref().ok();
         let audit = self.state_dir.join("audit.sqlite");
         let mut disk = self.machine.disk(&self.state_dir);
-        if disk.unknown.is_none() {
+        let closed = is_closed(&self.state_dir);
+        if disk.unknown.is_none() && !closed {
             disk.write = Some(machine::write_test(&self.state_dir));
         }
         let board = config.and_then(|config| Some((config, config.board().ok()?)));
@@ -75,6 +77,7 @@ impl Checkup {
             program: env!("CARGO_PKG_VERSION").into(),
             gateway: held.map(|held| Gateway { degraded: held.degraded.clone() }),
             state_dir: self.state_dir.clone(),
+            closed,
             configuration: self.configuration(held),
             board: board.as_ref().map(|(config, board)| equipment::board(config, board, &survey, &self.machine)),
             lines: board
@@ -121,6 +124,12 @@ impl Checkup {
             loaded_sha256: held.and_then(|held| held.sha256.clone()),
         }
     }
+}
+
+/// True for a directory that whoever looks may not enter.
+#[must_use]
+pub fn is_closed(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
 }
 
 /// A configuration in a phrase.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use debian::{Debian, from_stick};
 pub use journal::{Journal, Phase};
-pub use signature::KEY_DIRECTORIES;
+pub use signature::key_directories;
 
 const PACKAGE: &str = "crosspatch";
 

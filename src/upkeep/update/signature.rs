@@ -1,11 +1,27 @@
 //! Whose packages a box takes: those signed with minisign by a key that it has. Decides that, and nothing about packages.
 
 use minisign_verify::{Error, PublicKey, Signature};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Where public keys are: the package's own, and those that the owner of the box adds, on a card with any laptop.
-pub const KEY_DIRECTORIES: [&str; 3] =
-    ["/usr/share/crosspatch/update-keys", "/etc/crosspatch/update-keys", "/boot/firmware/update-keys"];
+/// Where public keys are below the root: the package's own, and those that the owner of the box adds.
+const DIRECTORIES: [&str; 2] = ["usr/share/crosspatch/update-keys", "etc/crosspatch/update-keys"];
+/// Where the owner of a card adds them, with any laptop.
+const ON_THE_FIRST_PARTITION: &str = "/boot/firmware/update-keys";
+/// Where the image of a box has its root as it is on the card.
+const ON_THE_CARD: &str = "/run/root/ro";
+
+/// The directories of public keys. Of a root that forgets those count that the next boot has, or it would refuse what was
+/// taken before.
+#[must_use]
+pub fn key_directories(forgets: bool) -> Vec<PathBuf> {
+    let mut directories = below(if forgets && Path::new(ON_THE_CARD).is_dir() { ON_THE_CARD } else { "/" });
+    directories.push(PathBuf::from(ON_THE_FIRST_PARTITION));
+    directories
+}
+
+pub(super) fn below(root: &str) -> Vec<PathBuf> {
+    DIRECTORIES.iter().map(|dir| Path::new(root).join(dir)).collect()
+}
 
 /// Checks the signature of some bytes by the keys in these directories.
 ///

@@ -395,3 +395,16 @@ fn a_stick_has_its_newest_signed_package_for_this_machine_taken() {
         newest_in(&w, &w.store(), empty.path()).unwrap_err().to_string().contains("no signed package of crosspatch")
     );
 }
+
+#[test]
+fn keys_are_those_of_the_package_and_of_the_owner_as_the_next_boot_has_them() {
+    let on_card = signature::below("/run/root/ro");
+    assert!(on_card[0].starts_with("/run/root/ro/usr/share") && on_card[1].starts_with("/run/root/ro/etc"));
+    let here = key_directories(false);
+    assert_eq!(here, [Path::new("/usr/share/crosspatch/update-keys"), Path::new("/etc/crosspatch/update-keys")]);
+    let packed = include_str!("../../../Cargo.toml");
+    assert!(
+        packed.contains("[\"update-keys/*\", \"usr/share/crosspatch/update-keys/\""),
+        "the package brings the first"
+    );
+}

@@ -1,5 +1,7 @@
 //! The daemon as an installed service: the project's own unit, user, rules and sandbox.
 
+mod doctor;
+
 use crate::bench::{BOARD, SOON, config};
 use crate::chip::Chip;
 use crate::native::gateway::binary;
@@ -39,10 +41,10 @@ fn run(command: &str, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-/// Puts everything where a package would, once.
-fn install() -> Result<()> {
+/// Puts everything where a package would, once, with this configuration.
+fn install(config: &str) -> Result<()> {
     std::fs::create_dir_all("/etc/crosspatch")?;
-    std::fs::write(CONFIG, config(str::to_owned))?;
+    std::fs::write(CONFIG, config)?;
     std::fs::write("/etc/crosspatch/board.toml", BOARD)?;
     if Path::new(PROGRAM).exists() {
         return Ok(());
@@ -66,7 +68,11 @@ struct Service {
 
 impl Service {
     fn start() -> Result<Self> {
-        install()?;
+        Self::start_with(&config(str::to_owned))
+    }
+
+    fn start_with(config: &str) -> Result<Self> {
+        install(config)?;
         let chip = Chip::for_board(BOARD)?;
         run("udevadm", &["settle"])?;
         let service = Service { chip };
