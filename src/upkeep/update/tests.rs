@@ -401,7 +401,9 @@ fn keys_are_those_of_the_package_and_of_the_owner_as_the_next_boot_has_them() {
     let on_card = signature::below("/run/root/ro");
     assert!(on_card[0].starts_with("/run/root/ro/usr/share") && on_card[1].starts_with("/run/root/ro/etc"));
     let here = key_directories(false);
-    assert_eq!(here, [Path::new("/usr/share/crosspatch/update-keys"), Path::new("/etc/crosspatch/update-keys")]);
+    let directories =
+        ["/usr/share/crosspatch", "/etc/crosspatch", "/boot/firmware"].map(|dir| Path::new(dir).join("update-keys"));
+    assert_eq!(here, directories);
     let packed = include_str!("../../../Cargo.toml");
     assert!(
         packed.contains("[\"update-keys/*\", \"usr/share/crosspatch/update-keys/\""),
