@@ -21,7 +21,7 @@ const GPIO3: u8 = 0b100;
 /// A fob of two interfaces, sound and HID. Its sound is MIDI only: this kernel's port carries no PCM.
 struct UsbFob {
     gadget: Gadget,
-    chip: File,
+    chip: Option<File>,
     written: Vec<[u8; 4]>,
 }
 
@@ -36,9 +36,26 @@ impl UsbFob {
         ];
         let functions: [(&str, &[(&str, &[u8])]); 2] = [("midi.usb0", &[]), ("hid.usb0", &hid)];
         let gadget = Gadget::plug_in(PRODUCT, ["0x0d8c", "0x013c"], &functions)?;
+        let mut fob = UsbFob { gadget, chip: None, written: Vec::new() };
+        fob.open()?;
+        Ok(fob)
+    }
+
+    fn open(&mut self) -> Result<()> {
         let open = || File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/hidg0");
-        let chip = wait_for("chip", || Ok(open().ok()))?;
-        Ok(UsbFob { gadget, chip, written: Vec::new() })
+        self.chip = Some(wait_for("chip", || Ok(open().ok()))?);
+        Ok(())
+    }
+
+    /// Pulls it out. This kernel falls over a chip that is open then.
+    fn unplug(&mut self) -> Result<()> {
+        self.chip = None;
+        self.gadget.unplug()
+    }
+
+    fn replug(&mut self) -> Result<()> {
+        self.gadget.replug()?;
+        self.open()
     }
 
     /// The name that the tool prints for the configuration.
@@ -47,12 +64,12 @@ impl UsbFob {
     }
 
     fn carrier(&mut self, active: bool) -> Result<()> {
-        Ok(self.chip.write_all(&[if active { 0b10 } else { 0 }, 0, 0, 0])?)
+        Ok(self.chip.as_mut().context("it is unplugged")?.write_all(&[if active { 0b10 } else { 0 }, 0, 0, 0])?)
     }
 
     fn is_keyed(&mut self) -> Result<bool> {
         let mut report = [0; 4];
-        match self.chip.read(&mut report) {
+        match self.chip.as_mut().context("it is unplugged")?.read(&mut report) {
             Ok(4) => self.written.push(report),
             Ok(length) => anyhow::bail!("a report of {length} bytes was written"),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -68,6 +85,12 @@ impl UsbFob {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         Ok(())
+    }
+}
+
+impl Drop for UsbFob {
+    fn drop(&mut self) {
+        self.chip = None; // before the port goes
     }
 }
 
@@ -119,13 +142,13 @@ async fn a_fob_is_found_by_the_port_of_its_card_whatever_number_it_has() -> Resu
         bench.chip.move_line("desk.ptt.security", false)?;
         fob.wait_keyed(false)?;
         if round == 1 {
-            fob.gadget.unplug()?;
+            fob.unplug()?;
             let told = wait_degraded(&bench, |degraded| degraded != "[]").await?;
             ensure!(told.contains(&format!("fob '{card}' is gone; plug it in again")), "{told}");
             // Another one takes its number meanwhile.
             other = Some(UhidFob::plug_in()?);
             ensure!(Path::new("/dev/hidraw0").exists(), "the other has another number");
-            fob.gadget.replug()?;
+            fob.replug()?;
             wait_degraded(&bench, |degraded| degraded == "[]").await?;
             assert_eq!(bench.count("system.degraded")?, 1, "told of once");
         }
