@@ -120,7 +120,7 @@ fn a_wrong_board_a_missing_card_and_a_wrong_configuration_are_named() -> Result<
     let told = alone(dir.path(), &board, &[])?;
     let (outcome, found) = &told.checks["board"];
     ensure!(outcome == "fail" || found.contains("has the chip"), "{outcome}: {found}");
-    told.fails("sound cards", "Desk 1 microphone: sound device 'plughw:CARD=Nowhere' cannot be opened")?;
+    told.fails("sound cards", "Desk 1 microphone: sound device 'plughw:CARD=Nowhere' is not there")?;
     told.fails("sound cards", "VHF receive: the card 'usb:9-9' is not plugged in; plug it in")?;
     let told = alone(dir.path(), &EVENT.replace("id = \"ops\"", "idd = \"ops\""), &[])?;
     told.fails("configuration", "event.toml:4: unknown field `idd`")

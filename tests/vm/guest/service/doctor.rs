@@ -129,7 +129,7 @@ fn without_the_service_one_thing_that_is_broken_fails_its_check_and_no_other() -
     run("modprobe", &["-r", "snd-aloop"])?;
     let told = root()?;
     told.fails_only(&["sound cards"])?;
-    told.says("sound cards", "fail", "VHF 1 receive: sound device 'plughw:Loopback,1,0' cannot be opened")?;
+    told.says("sound cards", "fail", "VHF 1 receive: sound device 'plughw:Loopback,1,0' is not there")?;
     load_card()?;
     is_well()?;
 
