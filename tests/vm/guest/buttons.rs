@@ -43,11 +43,14 @@ fn bounce(bench: &Bench, line: &str, active: bool) -> Result<Duration> {
     Ok(longest)
 }
 
+/// How often a button is pressed at most, until enough of it was quick enough to be judged.
+const PRESSES: usize = 80;
+
 #[tokio::test]
 async fn every_bouncing_press_is_exactly_one_grant_and_one_release() -> Result<()> {
     let bench = Bench::start().await?;
     let mut judged = 0;
-    for _ in 0..20 {
+    for _ in 0..PRESSES {
         let (grants, releases) = (bench.count(GRANT)?, bench.count(RELEASE)?);
         let mut longest = bounce(&bench, "desk.ptt.ops", true)?;
         bench.wait_count(GRANT, grants + 1).await?;
@@ -67,7 +70,7 @@ async fn every_bouncing_press_is_exactly_one_grant_and_one_release() -> Result<(
             return Ok(());
         }
     }
-    anyhow::bail!("the machine is too slow to bounce: only {judged} of 20 presses could be judged")
+    anyhow::bail!("the machine is too slow to bounce: only {judged} of {PRESSES} presses could be judged")
 }
 
 #[tokio::test]
