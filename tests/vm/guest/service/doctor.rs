@@ -79,8 +79,8 @@ fn beside_the_running_service_root_and_anybody_are_told_the_same() -> Result<()>
     service.chip.unplug()?;
     for look in [root, anybody] {
         until(look, |told| {
-            told.fails("pins", "plug it in")?;
-            told.fails("gateway", "plug it in")
+            told.fails("pins", "it is not there now")?;
+            told.fails("gateway", "there is no gpio chip")
         })?;
     }
     service.chip.plug_in()?;
