@@ -142,11 +142,11 @@ impl Fob {
                 }
                 Ok((device.try_clone()?, device))
             })
-            .map_err(|e| match e.kind() {
-                ErrorKind::PermissionDenied => {
+            .map_err(|e| match e.kind() == ErrorKind::PermissionDenied {
+                true => {
                     Fault::Refused(format!("may not be used ({}); install the gateway's udev rules", path.display()))
                 }
-                _ => Fault::Absent(format!("is not plugged in: there is no {}; plug it in", path.display())),
+                false => Fault::Absent(format!("is not plugged in: there is no {}; plug it in", path.display())),
             })
         });
         let mut state = self.lock();
