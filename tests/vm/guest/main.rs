@@ -21,4 +21,3 @@ mod technician;
 mod tools;
 mod uhid;
 mod unplugged;
-mod usb;
