@@ -1,5 +1,6 @@
 //! What a thread asks of the kernel: every system call of it, seen through ptrace.
 
+use super::threads;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -7,21 +8,10 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A thread of a process, by its name.
-pub fn thread_of(pid: u32, name: &str) -> Result<Pid> {
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = task?;
-        if std::fs::read_to_string(task.path().join("comm"))?.trim() == name {
-            return Ok(Pid::from_raw(task.file_name().to_string_lossy().parse()?));
-        }
-    }
-    bail!("the gateway has no thread '{name}'")
-}
-
 /// The system calls that a thread made in so long, by what they are: their number, and for those that name an open file, as
 /// `write` does, that file.
 pub fn of_thread(pid: u32, name: &str, time: Duration) -> Result<BTreeMap<(i64, String), usize>> {
-    let thread = thread_of(pid, name)?;
+    let thread = threads::named(pid, name)?;
     ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
     ptrace::interrupt(thread)?;
     let (began, mut calls) = (Instant::now(), BTreeMap::new());

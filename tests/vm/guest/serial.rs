@@ -153,7 +153,7 @@ fn by_id() -> Result<Option<String>> {
 #[tokio::test]
 async fn a_usb_serial_adapter_keys_by_its_id_and_again_after_it_was_unplugged() -> Result<()> {
     let mut wire = Wire::tap()?;
-    let adapter = Gadget::plug_in("USB serial", ["0x1d6b", "0x0104"], &[("acm.usb0", &[])])?;
+    let adapter = Gadget::plug_in("USB serial", ["0x1d6b", "0x0104"], "acm.usb0")?;
     let port = wait_for("adapter under /dev/serial/by-id", by_id)?;
     let bench = Bench::with_config(&keyed_by("rts", &port)?).await?;
     let pid = bench.gateway.pid();
