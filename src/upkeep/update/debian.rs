@@ -1,6 +1,6 @@
 //! The real system: dpkg, systemd, sticks. Decides nothing; every refusal of theirs becomes a sentence.
 
-use super::{PACKAGE, Package, System};
+use super::{PACKAGE, Package, ROOT_ON_CARD, System};
 use crate::upkeep::UpkeepError;
 use std::cmp::Ordering;
 use std::os::unix::fs::PermissionsExt;
@@ -12,9 +12,6 @@ use std::time::{Duration, Instant};
 const STEADY: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Where a root that forgets has what it is at every boot.
-const BELOW: &str = "/run/root/ro";
 
 /// This machine.
 pub struct Debian;
@@ -101,11 +98,11 @@ impl System for Debian {
     }
 
     fn own(&self) -> Result<Option<String>, String> {
-        version_of(Path::new(BELOW))
+        version_of(Path::new(ROOT_ON_CARD))
     }
 
     fn pack_own(&self, to: &Path) -> Result<(), String> {
-        pack(Path::new(BELOW), to)
+        pack(Path::new(ROOT_ON_CARD), to)
     }
 }
 

@@ -22,6 +22,8 @@ pub use journal::{Journal, Phase};
 pub use signature::key_directories;
 
 const PACKAGE: &str = "crosspatch";
+/// Where the image of a box, whose root forgets, has its root as it is on the card, and so at every boot.
+const ROOT_ON_CARD: &str = "/run/root/ro";
 
 /// What a package says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Whose packages a box takes: those signed with minisign by a key that it has. Decides that, and nothing about packages.
 
+use super::ROOT_ON_CARD;
 use minisign_verify::{Error, PublicKey, Signature};
 use std::path::{Path, PathBuf};
 
@@ -7,14 +8,12 @@ use std::path::{Path, PathBuf};
 const DIRECTORIES: [&str; 2] = ["usr/share/crosspatch/update-keys", "etc/crosspatch/update-keys"];
 /// Where the owner of a card adds them, with any laptop.
 const ON_THE_FIRST_PARTITION: &str = "/boot/firmware/update-keys";
-/// Where the image of a box has its root as it is on the card.
-const ON_THE_CARD: &str = "/run/root/ro";
 
 /// The directories of public keys. Of a root that forgets those count that the next boot has, or it would refuse what was
 /// taken before.
 #[must_use]
 pub fn key_directories(forgets: bool) -> Vec<PathBuf> {
-    let mut directories = below(if forgets && Path::new(ON_THE_CARD).is_dir() { ON_THE_CARD } else { "/" });
+    let mut directories = below(if forgets && Path::new(ROOT_ON_CARD).is_dir() { ROOT_ON_CARD } else { "/" });
     directories.push(PathBuf::from(ON_THE_FIRST_PARTITION));
     directories
 }
