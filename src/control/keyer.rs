@@ -1,7 +1,8 @@
 //! A radio port's transmitter: keyed for others, with lead-in, hang, time-out (E9), and what ends a transmission.
 //!
 //! **Invariant:** what is said waits for the lead-in and is not lost; what may not go on air any more is thrown away.
-//! A transmitter that is unkeyed is given no sound: whoever unkeys it also stops the playback.
+//! A transmitter that is unkeyed is given no sound: whoever unkeys it also stops the playback. One that has no sound card is
+//! not keyed: it would send silence, and its radio would hear nobody.
 
 use super::radio::{Port, Transmitter};
 use super::{Control, Effect};
@@ -122,12 +123,30 @@ impl Control {
     pub(super) fn update_keyers(&mut self) {
         for i in 0..self.ports.len() {
             let p = &self.ports[i];
+            let session = &self.sessions[&p.spec.session];
+            if !session.playback_works {
+                continue; // as it was left until its card is back
+            }
             let held = self.channels.get(&p.spec.channel).and_then(|c| c.burst.as_ref());
-            let wanted =
-                held.filter(|b| b.user != p.spec.user && !self.sessions[&p.spec.session].disabled).map(|b| b.id);
+            let wanted = held.filter(|b| b.user != p.spec.user && !session.disabled).map(|b| b.id);
             match wanted {
                 Some(burst) => self.want_on_air(i, burst),
                 None => self.want_silence(i),
+            }
+        }
+    }
+
+    /// The card of a port's transmitter is gone: what is keyed is unkeyed at once.
+    pub(super) fn playback_gone(&mut self, session: SessionId) {
+        let Some(port) = self.port_index(session) else { return };
+        match self.ports[port].keyer {
+            Keyer::Unkeyed | Keyer::Blocked(_) | Keyer::TimedOut(_) => {}
+            Keyer::Resting { .. } => {
+                self.ports[port].keyer = Keyer::Unkeyed;
+                self.emit(Effect::StopPlay { session, burst: None });
+            }
+            Keyer::Playing(_) | Keyer::Draining { .. } | Keyer::Signing { .. } | Keyer::Hang { .. } => {
+                self.unkey(port, Keyer::Unkeyed, Some("playback-gone"));
             }
         }
     }

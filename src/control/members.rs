@@ -284,5 +284,8 @@ impl Control {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.playback_works = works;
         }
+        if !works {
+            self.playback_gone(session);
+        }
     }
 }

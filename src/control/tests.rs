@@ -1168,6 +1168,26 @@ fn a_carrier_that_is_denied_or_stuck_says_so() {
 }
 
 #[test]
+fn a_transmitter_whose_sound_card_goes_is_unkeyed_and_keyed_again_when_it_is_back() {
+    let mut w = with_port(|_| {});
+    w.press(DANA, "security", true);
+    let lines = w.tell(Input::Playback { session: PORT, works: false });
+    assert!(has(&lines, "audit radio.unkeyed radio-vhf security playback-gone"), "{lines:#?}");
+    assert!(has(&lines, "line radio.vhf.ptt off") && has(&lines, "stop play"), "{lines:#?}");
+    assert!(!has(&talk_for(&mut w, 2_000, 1), "radio.keyed"), "it would send silence");
+    assert_eq!(w.holder("security").unwrap(), "Dana", "the floor is another matter");
+    let lines = w.tell(Input::Playback { session: PORT, works: true });
+    assert!(has(&lines, "line radio.vhf.ptt on"), "{lines:#?}");
+
+    w.release(DANA, "security", None);
+    let lines = w.tell(Input::Playback { session: PORT, works: false });
+    assert!(has(&lines, "line radio.vhf.ptt off"), "nothing is left that could sound: {lines:#?}");
+    assert!(!has(&w.press(DANA, "security", true), "radio.keyed"), "whoever talks then does not key it");
+    w.release(DANA, "security", None);
+    assert!(!has(&w.tell(Input::Playback { session: PORT, works: true }), "radio.keyed"), "nobody talks any more");
+}
+
+#[test]
 fn a_transmitter_is_cut_at_its_time_out_until_the_talker_has_released() {
     let mut w = with_port(|p| p.transmit_timeout = Duration::from_secs(10));
     w.press(DANA, "security", true);

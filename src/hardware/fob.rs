@@ -9,9 +9,10 @@ use super::cards;
 use super::gpio::{LineEvent, Wake};
 use crate::base::LineName;
 use crate::base::clock::mono_now;
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::path::PathBuf;
+use std::io::{Error, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -142,12 +143,7 @@ impl Fob {
                 }
                 Ok((device.try_clone()?, device))
             })
-            .map_err(|e| match e.kind() == ErrorKind::PermissionDenied {
-                true => {
-                    Fault::Refused(format!("may not be used ({}); install the gateway's udev rules", path.display()))
-                }
-                false => Fault::Absent(format!("is not plugged in: there is no {}; plug it in", path.display())),
-            })
+            .map_err(|e| refusal(&path, &e))
         });
         let mut state = self.lock();
         match opened {
@@ -195,6 +191,20 @@ impl Fob {
             let event = LineEvent::Returned { line: line.clone(), active_now: false, stamp: mono_now() };
             self.lock().events.push(event);
         }
+    }
+}
+
+/// Why a fob's device cannot be used.
+fn refusal(path: &Path, error: &Error) -> Fault {
+    let path = path.display();
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
+            Fault::Absent(format!("is not plugged in: there is no {path}; plug it in"))
+        }
+        Some(Errno::ACCESS | Errno::PERM) => {
+            Fault::Refused(format!("may not be used ({path}); install the gateway's udev rules"))
+        }
+        _ => Fault::Refused(format!("does not work ({path}: {error}); unplug it and plug it in again")),
     }
 }
 
@@ -276,6 +286,27 @@ mod tests {
         assert!(edges.len() == 2 && is(&edges[0], true) && is(&edges[1], false), "{edges:?}");
         assert_eq!(is_carrier(&[0b10], true), Some(false));
         assert_eq!(is_carrier(&[], false), None);
+    }
+
+    #[test]
+    fn a_fob_that_cannot_be_used_says_why() {
+        let fob = fob(false);
+        for (error, said) in [
+            (Errno::NOENT, "is not plugged in: there is no /dev/hidraw7; plug it in"),
+            (Errno::NODEV, "is not plugged in: there is no /dev/hidraw7; plug it in"),
+            (Errno::ACCESS, "may not be used (/dev/hidraw7); install the gateway's udev rules"),
+            (
+                Errno::BUSY,
+                "does not work (/dev/hidraw7: Device or resource busy (os error 16)); unplug it and plug it in again",
+            ),
+            (
+                Errno::IO,
+                "does not work (/dev/hidraw7: Input/output error (os error 5)); unplug it and plug it in again",
+            ),
+        ] {
+            fob.lock().fails(refusal(Path::new("/dev/hidraw7"), &error.into()));
+            assert_eq!(fob.fault().unwrap(), format!("fob 'usb:9-9' {said}"));
+        }
     }
 
     #[test]

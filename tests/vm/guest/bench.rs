@@ -62,6 +62,19 @@ impl Bench {
         Ok(())
     }
 
+    /// Waits until the parts that are degraded are as wanted, as the panel tells them.
+    pub async fn wait_degraded(&self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let degraded = self.gateway.get("/api/panel").await?["degraded"].take().to_string();
+            if wanted(&degraded) {
+                return Ok(degraded);
+            }
+            ensure!(began.elapsed() < SOON, "the panel says {degraded}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// A general user who listens to a channel.
     pub async fn listener(&self, user: &str, channel: &str) -> Result<NativeClient> {
         let token = self.gateway.token(user, "general", channel)?;

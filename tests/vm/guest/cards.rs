@@ -32,23 +32,6 @@ fn plug_in() -> Result<()> {
     std::fs::write(format!("{DRIVER}/bind"), CARD).context("the card does not come back")
 }
 
-async fn degraded(bench: &Bench) -> Result<String> {
-    Ok(bench.gateway.get("/api/panel").await?["degraded"].take().to_string())
-}
-
-/// Waits until the parts that are degraded are as wanted.
-async fn wait_degraded(bench: &Bench, wanted: impl Fn(&str) -> bool) -> Result<String> {
-    let began = Instant::now();
-    loop {
-        let degraded = degraded(bench).await?;
-        if wanted(&degraded) {
-            return Ok(degraded);
-        }
-        ensure!(began.elapsed() < SOON, "the panel says {degraded}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// True if all of these are named.
 fn names(degraded: &str, parts: &[&str]) -> bool {
     parts.iter().all(|part| degraded.contains(part))
@@ -96,7 +79,7 @@ async fn a_card_that_vanishes_and_comes_back_heals_without_a_restart_and_sounds_
         bench.chip.move_line(line, true)?;
         bench.wait_count(if round == 1 { "radio.carrier_open" } else { "radio.keyed" }, 1).await?;
         let pulled = pull_out();
-        let told = wait_degraded(&bench, |degraded| names(degraded, &parts)).await?;
+        let told = bench.wait_degraded(|degraded| names(degraded, &parts)).await?;
         ensure!(told.matches("plug it in again").count() == parts.len(), "no word of what to do: {told}");
         pulled.join().expect("it only writes")?;
         bench.chip.wait_until("radio.vhf.ptt", false)?;
@@ -110,7 +93,7 @@ async fn a_card_that_vanishes_and_comes_back_heals_without_a_restart_and_sounds_
                 load_card()?;
             }
         }
-        wait_degraded(&bench, |degraded| degraded == "[]").await?;
+        bench.wait_degraded(|degraded| degraded == "[]").await?;
         bench.wait_count("system.healed", round * parts.len()).await?;
         assert_eq!(bench.count("system.degraded")?, round * parts.len(), "each part is told of once");
     }
@@ -138,7 +121,7 @@ async fn a_card_that_is_missing_at_the_start_is_named_and_used_when_it_comes() -
         "no word of what to do: {told}"
     );
     plug_in()?;
-    wait_degraded(&bench, |degraded| degraded == "[]").await?;
+    bench.wait_degraded(|degraded| degraded == "[]").await?;
     let _tone = Tone::play("plughw:Loopback,0,0")?;
     is_heard(&bench).await
 }
@@ -149,11 +132,11 @@ async fn a_card_that_somebody_else_has_is_named_and_used_when_it_is_free() -> Re
     let other = Other::records(RADIO, "48000", "1")?;
     wait_open("pcm1c/sub0")?;
     let bench = Bench::degraded_with_config(&on_pcms(RADIO, DESK)).await?;
-    let told = wait_degraded(&bench, |degraded| names(degraded, &["VHF 1 capture"])).await?;
+    let told = bench.wait_degraded(|degraded| names(degraded, &["VHF 1 capture"])).await?;
     ensure!(told.contains("another program") && told.contains("fuser"), "no word of what to do: {told}");
     ensure!(!names(&told, &["VHF 1 playback"]), "its other way is free: {told}");
     drop(other);
-    wait_degraded(&bench, |degraded| degraded == "[]").await?;
+    bench.wait_degraded(|degraded| degraded == "[]").await?;
     let _tone = Tone::play_as(AIR, 48_000, 1)?;
     is_heard(&bench).await
 }
@@ -164,7 +147,7 @@ async fn a_card_of_another_rate_is_named_with_the_remedy_and_the_remedy_works() 
     let _tone = Tone::play_as(AIR, 44_100, 1)?;
     wait_open("pcm0p/sub0")?;
     let bench = Bench::degraded_with_config(&on_pcms(RADIO, DESK)).await?;
-    let told = wait_degraded(&bench, |degraded| names(degraded, &["VHF 1 capture"])).await?;
+    let told = bench.wait_degraded(|degraded| names(degraded, &["VHF 1 capture"])).await?;
     ensure!(told.contains("48 kHz") && told.contains("`plughw:`"), "no word of what to do: {told}");
     drop(bench);
     let bench = Bench::with_config(&on_pcms("plughw:Loopback,1,0", DESK)).await?;

@@ -23,19 +23,6 @@ async fn bench() -> Result<Bench> {
     Bench::with_config(&config).await
 }
 
-/// Waits until the parts that are degraded are as wanted.
-async fn wait_degraded(bench: &Bench, wanted: impl Fn(&str) -> bool) -> Result<String> {
-    let began = Instant::now();
-    loop {
-        let degraded = bench.gateway.get("/api/panel").await?["degraded"].take().to_string();
-        if wanted(&degraded) {
-            return Ok(degraded);
-        }
-        ensure!(began.elapsed() < SOON, "the panel says {degraded}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Whether the radio has the floor of its channel.
 async fn holds(bench: &Bench) -> Result<bool> {
     let token = bench.gateway.token("visitor", "general", "security")?;
@@ -104,12 +91,12 @@ async fn a_fob_that_is_unplugged_is_a_release_and_a_degraded_part_until_it_is_ba
     wait_holds(&bench, true).await?;
     drop(fob);
     wait_holds(&bench, false).await?;
-    let degraded = wait_degraded(&bench, |degraded| degraded != "[]").await?;
+    let degraded = bench.wait_degraded(|degraded| degraded != "[]").await?;
     ensure!(degraded.contains("fob") && degraded.contains("plug it in"), "it is not named: {degraded}");
     bench.wait_count("system.degraded", 1).await?;
 
     let mut fob = UhidFob::plug_in()?;
-    wait_degraded(&bench, |degraded| degraded == "[]").await?;
+    bench.wait_degraded(|degraded| degraded == "[]").await?;
     bench.wait_count("system.healed", 1).await?;
     assert_eq!(bench.count("system.degraded")?, 1, "told of once");
     ensure!(!holds(&bench).await?, "a fob that comes back has reported no carrier");
@@ -132,7 +119,7 @@ async fn a_fob_that_is_pulled_out_while_it_keys_comes_back_unkeyed_and_keys_whil
     bench.chip.move_line("desk.ptt.security", true)?;
     fob.wait_keyed(true).await?;
     drop(fob);
-    wait_degraded(&bench, |degraded| degraded != "[]").await?;
+    bench.wait_degraded(|degraded| degraded != "[]").await?;
     let mut fob = UhidFob::plug_in()?;
     fob.wait_keyed(true).await?;
     assert_eq!(fob.written()?[0], [0, 0, 0b100, 0], "unkeyed before anything else");
@@ -146,7 +133,7 @@ async fn a_fob_that_is_pulled_out_while_it_keys_comes_back_unkeyed_and_keys_whil
     bench.chip.move_line("desk.ptt.security", false)?;
     bench.wait_count("radio.unkeyed", 2).await?;
     let mut fob = UhidFob::plug_in()?;
-    wait_degraded(&bench, |degraded| degraded == "[]").await?;
+    bench.wait_degraded(|degraded| degraded == "[]").await?;
     ensure!(fob.written()?.iter().all(|report| report[1] == 0), "it came back keyed: {:?}", fob.written()?);
     Ok(())
 }

@@ -21,3 +21,5 @@ mod technician;
 mod tools;
 mod uhid;
 mod unplugged;
+mod usb;
+mod usb_fob;

@@ -29,10 +29,7 @@ impl Tone {
     /// The same as a card that has only this rate and so many channels; what captures at the other end must have them too.
     pub fn play_as(pcm: &str, rate: u32, channels: u32) -> Result<Self> {
         let path = std::env::temp_dir().join("tone.raw");
-        let sample = |n: u32| (f64::from(n) * std::f64::consts::TAU * TONE_HZ / f64::from(rate)).sin() * 8_000.0;
-        let all = |n| std::iter::repeat_n((sample(n) as i16).to_le_bytes(), channels as usize).flatten();
-        let tone: Vec<u8> = (0..rate * 60).flat_map(all).collect();
-        std::fs::write(&path, tone)?;
+        std::fs::write(&path, tone(rate, channels).repeat(100 * 60))?;
         let mut player = Command::new("aplay");
         player.args(["-q", "-D", pcm, "-t", "raw", "-f", "S16_LE", "-c", &channels.to_string()]);
         player.args(["-r", &rate.to_string()]).arg(path);
@@ -59,6 +56,13 @@ impl Drop for Tone {
             players.join().ok();
         }
     }
+}
+
+/// Ten periods of the tone, which are 10 ms, as 16 bits on so many channels.
+pub fn tone(rate: u32, channels: u32) -> Vec<u8> {
+    let sample = |n| (f64::from(n) * std::f64::consts::TAU * TONE_HZ / f64::from(rate)).sin() * 8_000.0;
+    let all = |n| std::iter::repeat_n((sample(n) as i16).to_le_bytes(), channels as usize).flatten();
+    (0..rate / 100).flat_map(all).collect()
 }
 
 /// How strong the tone is in what was heard, from 0 to 1 for nothing else.

@@ -28,7 +28,7 @@ pub const DESCRIPTOR: &[u8] = &[
     0x81, 0x02, 0x95, 0x04, 0x09, 0x02, 0x91, 0x02, 0xc0,
 ];
 /// GPIO3: the one that keys, in the byte of levels and in that of directions.
-const GPIO3: u8 = 0b100;
+pub const GPIO3: u8 = 0b100;
 const SOON: Duration = Duration::from_secs(30);
 
 /// A fob that is plugged in until it is dropped.
