@@ -27,6 +27,7 @@ fn well() -> Facts {
         at: "2025-06-01T10:00:00Z".into(),
         now_s: 1_748_772_000,
         program: "1.2.3".into(),
+        not_given: None,
         gateway: None,
         state_dir: "/var/lib/crosspatch".into(),
         closed: false,
@@ -302,5 +303,6 @@ fn degraded_parts_and_a_configuration_that_was_not_taken_fail() {
         (facts.configuration.sha256, facts.configuration.loaded_sha256) = (Some("aa".into()), Some("bb".into()));
     };
     says(&fails("versions", changed), &["was changed after the gateway read it", "crosspatch reload"]);
+    says(&fails("versions", |facts| facts.not_given = Some("it was refused; bring it".into())), &["refused; bring it"]);
     says(&fails("configuration", |facts| facts.configuration.errors.push("x.toml:3: no".into())), &["x.toml:3"]);
 }

@@ -1,11 +1,11 @@
 //! A card, a box and its boots, in a directory.
 
 use super::UpkeepError;
-use super::apply::{APPLIED, ERRORS, FILE, LINKS, Outcome, Places, RunsOn, apply};
+use super::apply::{APPLIED, ERRORS, FILE, LINKS, Outcome, Places, RunsOn, apply, is_news};
 use crate::base::Role;
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::lock_state_dir;
-use crate::gateway::site::refused;
+use crate::gateway::site::{NOT_GIVEN, refused};
 use crate::net::authority::Authority;
 use crate::people::{Change, Roll, Store};
 use std::collections::BTreeSet;
@@ -210,6 +210,51 @@ fn join_links_are_written_once_and_open_the_box_to_whom_they_name() {
     std::fs::remove_file(w.places.card.join(LINKS)).unwrap();
     w.boot();
     assert_eq!(w.note(LINKS), None, "it was handed on and deleted");
+}
+
+#[test]
+fn what_is_in_memory_only_vouches_for_no_link_and_no_fingerprint_on_the_card() {
+    let w = World::new();
+    let linked = GOOD.replace("[box]\n", "[box]\njoin_links = true\n");
+    w.put(&linked);
+    w.boot();
+    let told = (w.note(LINKS), w.note(APPLIED));
+    // The data partition is late: an empty directory in memory stands in for it.
+    let (state, data) = (&w.places.state_dir, w.dir.path().join("data"));
+    std::fs::rename(state, &data).unwrap();
+    std::fs::create_dir(state).unwrap();
+    std::fs::write(state.join("in-memory.txt"), "the data partition is not there").unwrap();
+    for _ in 0..2 {
+        let report = apply(&w.places).unwrap();
+        assert!(report.trouble.concat().ends_with("would not hold: the data partition is not there"), "{report:?}");
+        assert_eq!((w.note(LINKS), w.note(APPLIED)), told, "those of the data");
+    }
+    assert_eq!(w.config().event.id, "fair", "and yet the box is what the card says");
+    std::fs::remove_dir_all(state).unwrap();
+    std::fs::rename(data, state).unwrap();
+    assert_eq!(w.boot(), Outcome::AsBefore);
+    assert_eq!((w.note(LINKS), w.note(APPLIED)), told);
+}
+
+#[test]
+fn a_card_that_comes_late_is_news_if_it_says_what_was_not_known() {
+    let w = World::new();
+    assert!(!is_news(&w.places), "there is no file");
+    w.put("nonsense");
+    assert!(is_news(&w.places));
+    w.boot();
+    assert!(!is_news(&w.places), "it was refused already");
+    w.put(GOOD);
+    assert!(is_news(&w.places));
+    w.boot();
+    assert!(!is_news(&w.places), "it is the last good one");
+    // A key that comes with the card may be what was missing.
+    std::fs::create_dir(w.places.state_dir.join("update")).unwrap();
+    std::fs::write(w.places.state_dir.join(NOT_GIVEN), "no key").unwrap();
+    std::fs::create_dir(w.places.card.join("update-keys")).unwrap();
+    assert!(!is_news(&w.places));
+    std::fs::write(w.places.card.join("update-keys/own.pub"), "").unwrap();
+    assert!(is_news(&w.places));
 }
 
 #[test]

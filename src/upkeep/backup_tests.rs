@@ -1,7 +1,7 @@
 //! Boxes that are backed up, lost and restored, in directories.
 
 use super::UpkeepError;
-use super::apply::{FILE, Outcome, Places, apply};
+use super::apply::{APPLIED, FILE, LINKS, Outcome, Places, apply};
 use super::backup::{BEFORE, finish_interrupted, restore, take};
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::lock_state_dir;
@@ -14,6 +14,8 @@ use std::path::Path;
 
 const CARD: &str =
     "[event]\nid = \"fair\"\n[[channel]]\nid = \"ops\"\nname = \"Ops\"\n[[person]]\nid = \"anna\"\nname = \"Anna\"\n";
+
+const LINKED: &str = "[box]\njoin_links = true\n[tls]\nlisten = \"0.0.0.0:8443\"\n";
 
 struct World {
     dir: tempfile::TempDir,
@@ -180,9 +182,12 @@ fn a_provisioned_box_stays_what_it_was_restored_to_after_the_next_boot() {
     let (label, bytes) = take(&old.places, None).unwrap();
     assert!(label.provisioned);
     let new = World::new("y");
-    std::fs::write(new.places.card.join(FILE), CARD.replace("fair", "shipped")).unwrap();
+    std::fs::write(new.places.card.join(FILE), CARD.replace("fair", "shipped") + LINKED).unwrap();
     apply(&new.places).unwrap();
+    assert!(new.places.card.join(LINKS).exists());
     restore(&new.places, &bytes, None).unwrap();
     assert_eq!(apply(&new.places).unwrap().outcome, Outcome::AsBefore);
+    assert!(!new.places.card.join(LINKS).exists(), "another secret has signed them");
+    assert!(std::fs::read_to_string(new.places.card.join(APPLIED)).unwrap().contains("Event:    fair"));
     assert_eq!((new.event().as_str(), new.roll().people.len()), ("fair", 0));
 }

@@ -7,6 +7,7 @@ mod equipment;
 mod service;
 
 use super::config::Config;
+use super::site;
 use super::tryout::LineSeen;
 use crate::audit::{self, iso_8601};
 use crate::base::clock::{unix_ms_now, wall_now};
@@ -75,6 +76,7 @@ impl Checkup {
             at: iso_8601(unix_ms_now()),
             now_s,
             program: env!("CARGO_PKG_VERSION").into(),
+            not_given: site::not_given(&self.state_dir),
             gateway: held.map(|held| Gateway { degraded: held.degraded.clone() }),
             state_dir: self.state_dir.clone(),
             closed,
