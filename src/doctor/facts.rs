@@ -168,6 +168,8 @@ pub struct Disk {
     pub file_system: String,
     /// True if it is mounted read-only.
     pub read_only: bool,
+    /// Why the image of a box keeps its state in memory.
+    pub in_memory: Option<String>,
     /// Bytes that may still be written.
     pub free_bytes: u64,
     /// All its bytes.

@@ -110,7 +110,7 @@ pub(super) fn disk(facts: &Facts) -> Check {
     if let Some(why) = &disk.unknown {
         return Check::fail(NAME, why.clone());
     }
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<_> = disk.in_memory.iter().cloned().collect();
     let place = format!("{} ({})", disk.mount, disk.file_system);
     if disk.read_only {
         wrong.push(format!(

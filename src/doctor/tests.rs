@@ -220,6 +220,7 @@ fn a_full_a_read_only_a_slow_and_a_worn_disk_fail() {
     };
     assert_eq!(fails("disk", read_only).lines().count(), 1, "one fault, one sentence");
     says(&fails("disk", |facts| facts.disk.write = Some(Ok(4_200))), &["took 4200 ms", "replace it"]);
+    says(&fails("disk", |facts| facts.disk.in_memory = Some("restart the box".into())), &["restart the box"]);
     says(&fails("disk", |facts| facts.disk.unknown = Some("it is not there; mount it".into())), &["mount it"]);
     says(&fails("wear", |facts| facts.disk.life_used_tenths = Some(9)), &["end of its life"]);
     says(&fails("wear", |facts| facts.disk.spare = Some(3)), &["back up the configuration"]);
