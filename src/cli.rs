@@ -214,7 +214,11 @@ pub fn main() -> ExitCode {
             }
             Err(e) => Err(e.into()),
         },
-        Command::Provision(args) => provision::run(args),
+        Command::Provision(args) => match provision::run(args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(EX_FAILED_CHECK),
+            Err(e) => Err(e),
+        },
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Update(args) => update::run(&args),

@@ -1,16 +1,18 @@
-//! A full disk costs records, never a word: the gateway talks on, says what is wrong, and catches up.
+//! A disk that is full costs records, never a word: the gateway talks on, says what is wrong, and catches up. Nor does one that is late.
 
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "native/mod.rs"]
 mod native;
 
 use anyhow::{Context, Result, ensure};
-use native::gateway::Gateway;
+use crosspatch::gateway::config::DEMO;
+use native::doctor::Told;
+use native::gateway::{Gateway, binary};
 use native::signaling::Signaling;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -106,9 +108,71 @@ async fn a_gateway_that_runs_from_memory_since_its_data_partition_is_missing_say
     let why = "the data partition is not there";
     let prepare = |state: &Path| std::fs::write(state.join("in-memory.txt"), format!("{why}\n"));
     let gateway = Gateway::demo_prepared(outer.path(), prepare).await?;
+    says(&gateway, "state directory", why).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_kept_version_was_not_installed_at_this_boot_says_so() -> Result<()> {
+    let outer = TempDir::new()?;
+    let why = "its signature is not of these bytes; bring it anew";
+    let prepare = |state: &Path| {
+        std::fs::create_dir(state.join("update"))?;
+        std::fs::write(state.join("update/not-given.txt"), format!("{why}\n"))
+    };
+    let gateway = Gateway::demo_prepared(outer.path(), prepare).await?;
+    says(&gateway, "version", why).await?;
+    let mut doctor = Command::new(binary());
+    Told::by(doctor.args(["doctor", "--json", "--state-dir"]).arg(gateway.state_dir()))?.fails("versions", why)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_comes_late_is_taken_as_soon_as_nobody_talks() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    let card = TempDir::new()?;
+    let late = || {
+        let mut command = Command::new(binary());
+        command.args(["provision", "late", "--state-dir"]).arg(gateway.state_dir());
+        command.arg("--card").arg(card.path()).arg("--config").arg(card.path().join("etc.toml"));
+        command
+    };
+    ensure!(late().status()?.code() == Some(1), "there is nothing on the card");
+    std::fs::write(card.path().join("crosspatch.toml"), DEMO)?;
+    let quiet = async |wanted: bool| -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        while gateway.get("/api/panel").await?["isQuiet"] != wanted {
+            ensure!(Instant::now() < deadline, "it never becomes {}", if wanted { "quiet" } else { "loud" });
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    };
+    quiet(true).await?;
+    gateway.move_line("desk.ptt.ops", true).await?;
+    quiet(false).await?;
+    let mut waiting = late().stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    BufReader::new(waiting.stdout.take().context("no output")?).read_line(&mut said)?;
+    ensure!(said.contains("as soon as nobody talks"), "{said}");
+    // It looks several times meanwhile.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(waiting.try_wait()?.is_none(), "somebody talks");
+    gateway.move_line("desk.ptt.ops", false).await?;
+    let deadline = Instant::now() + SOON;
+    let ended = loop {
+        match waiting.try_wait()? {
+            Some(ended) => break ended,
+            None => ensure!(Instant::now() < deadline, "nobody talks any more"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    ensure!(ended.success(), "{ended}");
+    Ok(())
+}
+
+/// The panel says that this part is degraded, and why.
+async fn says(gateway: &Gateway, part: &str, why: &str) -> Result<()> {
     let deadline = Instant::now() + SOON;
     loop {
-        match trouble(&gateway, "state directory").await? {
+        match trouble(gateway, part).await? {
             Some(told) => {
                 assert_eq!(told, why);
                 return Ok(());

@@ -11,6 +11,7 @@ use native::gateway::{Gateway, binary};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,6 +62,26 @@ async fn a_running_gateway_says_how_it_is_and_what_breaks_while_it_runs() -> Res
     post(&gateway, "/api/sim/chip", &json!({ "present": true })).await?;
     post(&gateway, "/api/sim/lines/desk.ptt.ops", &json!({ "active": true })).await?;
     doctor(gateway.state_dir(), &[])?.fails("pins", "desk.ptt.ops (PTT of Operations) is active though nobody")
+}
+
+#[tokio::test]
+async fn who_is_not_on_this_machine_is_told_nothing_without_an_admins_token() -> Result<()> {
+    let gateway = Gateway::demo().await?;
+    // As who comes in by the box's name.
+    let status = |what: &str, token: &str| -> Result<u16> {
+        let mut stream = TcpStream::connect(gateway.http())?;
+        let head = "Host: gate-1.local\r\nConnection: close\r\nContent-Length: 0";
+        write!(stream, "{what} HTTP/1.1\r\n{head}\r\nAuthorization: Bearer {token}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.split(' ').nth(1).context("no status")?.parse()?)
+    };
+    let (general, admin) = (gateway.token("anna", "general", "ops")?, gateway.token("ada", "admin", "ops")?);
+    for what in ["GET /api/doctor", "GET /api/doctor/lines", "POST /api/doctor/lamps/desk.lamp.ops"] {
+        let told = [status(what, "")?, status(what, &general)?, status(what, &admin)?];
+        ensure!(told[0] == 401 && told[1] == 403 && ![401, 403].contains(&told[2]), "{what}: {told:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -129,7 +150,7 @@ fn a_wrong_board_a_missing_card_and_a_wrong_configuration_are_named() -> Result<
 #[test]
 fn a_port_of_somebody_else_is_named_with_its_program() -> Result<()> {
     let dir = TempDir::new()?;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let told = alone(dir.path(), EVENT, &["--listen", &address])?;
     told.fails("ports", &format!("TCP {address} for pages on this machine is taken by"))?;

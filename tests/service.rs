@@ -31,13 +31,17 @@ fn every_command_of_the_units_is_one_of_ours() {
         .filter_map(|l| l.strip_prefix("Exec")?.split_once('='))
         .map(|(_, command)| command);
     let commands = commands.map(|c| c.trim_start_matches(['-', '+']));
-    let ours: Vec<_> = commands.filter_map(|c| c.strip_prefix("/usr/bin/crosspatch ")).collect();
-    assert_eq!(ours.len(), 7, "they provision, update, restore, check, run, reload and unkey: {ours:?}");
+    let in_image = include_str!("../board/image/root/usr/lib/crosspatch/take-late-card");
+    let in_image = in_image.lines().filter_map(|l| l.strip_prefix("crosspatch ")?.split_once(" ||")).map(|(c, _)| c);
+    let ours: Vec<_> = commands.filter_map(|c| c.strip_prefix("/usr/bin/crosspatch ")).chain(in_image).collect();
+    assert_eq!(ours.len(), 8, "they provision, late too, update, restore, check, run, reload and unkey: {ours:?}");
     for command in ours {
         let words: Vec<_> = command.split(' ').collect();
         let named = words.iter().take_while(|w| w.bytes().all(|b| b.is_ascii_lowercase())).chain([&"--help"]);
         let help = Command::new(env!("CARGO_BIN_EXE_crosspatch")).args(named).output();
-        let help = String::from_utf8(help.unwrap().stdout).unwrap();
+        let help = help.unwrap();
+        assert!(help.status.success(), "'{command}': {}", String::from_utf8_lossy(&help.stderr));
+        let help = String::from_utf8(help.stdout).unwrap();
         for option in words.into_iter().filter(|w| w.starts_with("--")) {
             assert!(help.contains(option), "'{command}': there is no {option} in {help}");
         }

@@ -1,6 +1,6 @@
 //! `crosspatch backup` and `restore`: the whole box in one file, and back.
 
-use crate::upkeep::apply::Places;
+use super::provision::Boxed;
 use crate::upkeep::{UpkeepError, backup};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,20 +8,6 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-
-/// Where the box has its things.
-#[derive(Args)]
-struct Box_ {
-    /// The gateway's configuration.
-    #[arg(long, default_value = "/etc/crosspatch/crosspatch.toml")]
-    config: PathBuf,
-    /// The gateway's state directory.
-    #[arg(long, default_value = "/var/lib/crosspatch")]
-    state_dir: PathBuf,
-    /// The card's FAT partition.
-    #[arg(long, default_value = "/boot/firmware")]
-    card: PathBuf,
-}
 
 /// What a backup is sealed with.
 #[derive(Args)]
@@ -41,7 +27,7 @@ pub struct BackupArgs {
     #[command(flatten)]
     passphrase: Passphrase,
     #[command(flatten)]
-    places: Box_,
+    places: Boxed,
 }
 
 #[derive(Args)]
@@ -55,14 +41,7 @@ pub struct RestoreArgs {
     #[command(flatten)]
     passphrase: Passphrase,
     #[command(flatten)]
-    places: Box_,
-}
-
-impl Box_ {
-    fn places(&self) -> Places {
-        let Box_ { config, state_dir, card } = self;
-        Places { card: card.clone(), config: config.clone(), state_dir: state_dir.clone(), root: "/".into() }
-    }
+    places: Boxed,
 }
 
 impl Passphrase {
@@ -116,7 +95,7 @@ fn ask(question: &str) -> anyhow::Result<String> {
 
 pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let passphrase = args.passphrase.get(true)?;
-    let (label, bytes) = backup::take(&args.places.places(), passphrase.as_deref())?;
+    let (label, bytes) = backup::take(&args.places.clone().into(), passphrase.as_deref())?;
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.file);
     let mut file = made
         .with_context(|| format!("{} cannot be made; move a file away that is there already", args.file.display()))?;
@@ -135,7 +114,7 @@ pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
 }
 
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
-    let places = args.places.places();
+    let places = args.places.clone().into();
     if args.finish {
         return Ok(backup::finish_interrupted(&places)?);
     }

@@ -1,11 +1,17 @@
 //! `crosspatch provision`: the one file that says what a box is, written, checked, multiplied and taken over.
 
+use super::client::{PATIENCE, ask_openly, door};
 use crate::upkeep::apply::{self, Outcome, Places};
 use crate::upkeep::{UpkeepError, cards, sheet, template};
 use anyhow::Context;
+use axum::http::Method;
 use clap::{Args, Subcommand};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a gateway that somebody talks through is asked whether they still do.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub struct ProvisionArgs {
@@ -43,24 +49,38 @@ enum Command {
         out: PathBuf,
     },
     /// Takes over the file on the card, at boot before the gateway starts.
-    Apply {
-        /// The card's FAT partition.
-        #[arg(long, default_value = "/boot/firmware")]
-        card: PathBuf,
-        /// The gateway's configuration.
-        #[arg(long, default_value = "/etc/crosspatch/crosspatch.toml")]
-        config: PathBuf,
-        /// The gateway's state directory.
-        #[arg(long, default_value = "/var/lib/crosspatch")]
-        state_dir: PathBuf,
-        /// The root of the file system.
-        #[arg(long, default_value = "/", hide = true)]
-        root: PathBuf,
-    },
+    Apply(Boxed),
+    /// For a card that came after the gateway had started: ends with 1 if it says nothing new, else with 0 as soon as nobody talks.
+    Late(Boxed),
 }
 
-pub fn run(args: ProvisionArgs) -> anyhow::Result<()> {
+/// Where a box has what makes it.
+#[derive(Args, Clone)]
+pub struct Boxed {
+    /// The card's FAT partition.
+    #[arg(long, default_value = "/boot/firmware")]
+    card: PathBuf,
+    /// The gateway's configuration.
+    #[arg(long, default_value = "/etc/crosspatch/crosspatch.toml")]
+    config: PathBuf,
+    /// The gateway's state directory.
+    #[arg(long, default_value = "/var/lib/crosspatch")]
+    state_dir: PathBuf,
+    /// The root of the file system.
+    #[arg(long, default_value = "/", hide = true)]
+    root: PathBuf,
+}
+
+impl From<Boxed> for Places {
+    fn from(Boxed { card, config, state_dir, root }: Boxed) -> Places {
+        Places { card, config, state_dir, root }
+    }
+}
+
+/// Does it; false if there is nothing to do.
+pub fn run(args: ProvisionArgs) -> anyhow::Result<bool> {
     match args.command {
+        Command::Late(places) => return Ok(is_late(&places.into())),
         Command::New { file, board, cards } => new(file.as_deref(), &board, cards),
         Command::Check { file } => {
             apply::check(&file)?;
@@ -68,8 +88,9 @@ pub fn run(args: ProvisionArgs) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Cards { list, base, out } => make_cards(&list, &base, &out),
-        Command::Apply { card, config, state_dir, root } => take_over(&Places { card, config, state_dir, root }),
-    }
+        Command::Apply(places) => take_over(&places.into()),
+    }?;
+    Ok(true)
 }
 
 fn new(file: Option<&Path>, board: &str, cards: bool) -> anyhow::Result<()> {
@@ -101,6 +122,24 @@ fn make_cards(list: &Path, base: &Path, out: &Path) -> anyhow::Result<()> {
     }
     println!("{} boxes. Copy what is in each directory onto the partition CROSSPATCH of its card.", made.len());
     Ok(())
+}
+
+fn is_late(places: &Places) -> bool {
+    if !apply::is_news(places) {
+        println!("The card says nothing new.");
+        return false;
+    }
+    println!("The card came late and says something new: it is taken over as soon as nobody talks.");
+    while somebody_talks(&places.state_dir) {
+        std::thread::sleep(LOOK);
+    }
+    true
+}
+
+/// Nobody talks through a gateway that does not run, or does not answer.
+fn somebody_talks(state_dir: &Path) -> bool {
+    let panel = door(state_dir).and_then(|door| ask_openly(&door, &Method::GET, "/api/panel", PATIENCE));
+    panel.is_ok_and(|panel| panel.is_ok_and(|panel| panel["isQuiet"] == false))
 }
 
 fn take_over(places: &Places) -> anyhow::Result<()> {

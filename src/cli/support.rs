@@ -43,7 +43,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("systemd/failed.txt", &["systemctl", "--failed", "--no-pager"]),
     (
         "logs/crosspatch.txt",
-        &["journalctl", "--unit", "crosspatch", "--no-pager", "--output", "short-precise", "--lines", "20000"],
+        &["journalctl", "--unit", "crosspatch*", "--no-pager", "--output", "short-precise", "--lines", "20000"],
     ),
     ("logs/kernel.txt", &["journalctl", "--dmesg", "--no-pager", "--output", "short-monotonic", "--lines", "5000"]),
     ("kernel/addresses.txt", &["ip", "address"]),

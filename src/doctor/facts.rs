@@ -12,6 +12,8 @@ pub struct Facts {
     pub now_s: u64,
     /// The version of this program.
     pub program: String,
+    /// Why this boot has not installed the version that is kept with the state, with what to do.
+    pub not_given: Option<String>,
     /// The gateway that looks at itself; none if none runs.
     pub gateway: Option<Gateway>,
     /// The state directory.
@@ -166,6 +168,8 @@ pub struct Disk {
     pub file_system: String,
     /// True if it is mounted read-only.
     pub read_only: bool,
+    /// Why the image of a box keeps its state in memory.
+    pub in_memory: Option<String>,
     /// Bytes that may still be written.
     pub free_bytes: u64,
     /// All its bytes.

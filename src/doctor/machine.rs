@@ -112,6 +112,7 @@ impl Machine {
             mount: mount.at.display().to_string(),
             file_system: mount.file_system,
             read_only: mount.read_only,
+            in_memory: None,
             free_bytes: space.f_bavail * space.f_frsize,
             total_bytes: space.f_blocks * space.f_frsize,
             write: None,

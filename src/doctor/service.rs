@@ -40,18 +40,18 @@ pub(super) fn gateway(facts: &Facts) -> Check {
 pub(super) fn versions(facts: &Facts) -> Check {
     const NAME: &str = "versions";
     let configuration = &facts.configuration;
+    let mut wrong: Vec<_> = facts.not_given.iter().cloned().collect();
     if let (Some(file), Some(loaded)) = (&configuration.file, &configuration.loaded_sha256)
         && configuration.sha256.as_ref() != Some(loaded)
     {
-        let sentence = format!(
+        wrong.push(format!(
             "{} was changed after the gateway read it; take it with `crosspatch reload`, or restart the gateway",
             file.display()
-        );
-        return Check::fail(NAME, sentence);
+        ));
     }
     let hash = configuration.sha256.as_deref().and_then(|hash| hash.get(..12));
     let hash = hash.map(|hash| format!(", configuration {hash}")).unwrap_or_default();
-    Check::pass(NAME, format!("crosspatch {}{hash}", facts.program))
+    Check::unless(NAME, wrong, || Check::pass(NAME, format!("crosspatch {}{hash}", facts.program)))
 }
 
 pub(super) fn configuration(facts: &Facts) -> Check {
@@ -110,7 +110,7 @@ pub(super) fn disk(facts: &Facts) -> Check {
     if let Some(why) = &disk.unknown {
         return Check::fail(NAME, why.clone());
     }
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<_> = disk.in_memory.iter().cloned().collect();
     let place = format!("{} ({})", disk.mount, disk.file_system);
     if disk.read_only {
         wrong.push(format!(

@@ -27,6 +27,7 @@ fn well() -> Facts {
         at: "2025-06-01T10:00:00Z".into(),
         now_s: 1_748_772_000,
         program: "1.2.3".into(),
+        not_given: None,
         gateway: None,
         state_dir: "/var/lib/crosspatch".into(),
         closed: false,
@@ -219,6 +220,7 @@ fn a_full_a_read_only_a_slow_and_a_worn_disk_fail() {
     };
     assert_eq!(fails("disk", read_only).lines().count(), 1, "one fault, one sentence");
     says(&fails("disk", |facts| facts.disk.write = Some(Ok(4_200))), &["took 4200 ms", "replace it"]);
+    says(&fails("disk", |facts| facts.disk.in_memory = Some("restart the box".into())), &["restart the box"]);
     says(&fails("disk", |facts| facts.disk.unknown = Some("it is not there; mount it".into())), &["mount it"]);
     says(&fails("wear", |facts| facts.disk.life_used_tenths = Some(9)), &["end of its life"]);
     says(&fails("wear", |facts| facts.disk.spare = Some(3)), &["back up the configuration"]);
@@ -302,5 +304,6 @@ fn degraded_parts_and_a_configuration_that_was_not_taken_fail() {
         (facts.configuration.sha256, facts.configuration.loaded_sha256) = (Some("aa".into()), Some("bb".into()));
     };
     says(&fails("versions", changed), &["was changed after the gateway read it", "crosspatch reload"]);
+    says(&fails("versions", |facts| facts.not_given = Some("it was refused; bring it".into())), &["refused; bring it"]);
     says(&fails("configuration", |facts| facts.configuration.errors.push("x.toml:3: no".into())), &["x.toml:3"]);
 }

@@ -91,9 +91,15 @@ async fn panel(State(api): State<Api>) -> Json<Value> {
     let live = api.live.borrow();
     panel["degraded"] = live["degraded"].clone();
     panel["channels"] = live["channelList"].clone();
+    panel["isQuiet"] = is_quiet(&live).into();
     drop(live);
     panel["tls"] = api.tls.borrow().clone();
     Json(panel)
+}
+
+/// True while nobody talks; an emergency is talk on every channel.
+fn is_quiet(live: &Value) -> bool {
+    live["channels"].as_array().into_iter().flatten().all(|channel| channel["isBusy"] == false)
 }
 
 async fn panel_live(State(api): State<Api>) -> impl IntoResponse {

@@ -228,6 +228,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         },
     );
     events.try_send(Event::Part { part: "state directory".into(), why: in_memory(&state_dir) }).ok();
+    events.try_send(Event::Part { part: "version".into(), why: site::not_given(&state_dir) }).ok();
     let tell = events.clone();
     let tell = Box::new(move |news| drop(tell.blocking_send(Event::People(news))));
     let (people, first_reading, people_thread) = crate::people::start(&state_dir.join("people.sqlite"), tell)?;

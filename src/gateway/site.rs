@@ -21,6 +21,16 @@ pub fn refused(config_file: &Path) -> Option<String> {
     Some(why.trim_end().to_owned())
 }
 
+/// Lies in the state directory while this boot has not installed the version that is kept there, and says why.
+pub const NOT_GIVEN: &str = "update/not-given.txt";
+
+/// Why this boot has not installed the version that is kept in a state directory.
+#[must_use]
+pub fn not_given(state_dir: &Path) -> Option<String> {
+    let why = std::fs::read_to_string(state_dir.join(NOT_GIVEN)).ok()?;
+    Some(why.trim_end().to_owned())
+}
+
 /// `[box]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

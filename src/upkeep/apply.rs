@@ -9,7 +9,7 @@ use super::notes::{applied_note, errors_note};
 use super::residents::{fingerprint, links, store_people};
 use super::{UpkeepError, backup, network, sheet, template};
 use crate::gateway::config::{Config, DEMO};
-use crate::gateway::{lock_state_dir, reload, site};
+use crate::gateway::{in_memory, lock_state_dir, reload, site};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ pub const ERRORS: &str = "crosspatch-errors.txt";
 pub const APPLIED: &str = "crosspatch-applied.txt";
 /// A link for each person, beside it.
 pub const LINKS: &str = "crosspatch-links.txt";
+/// Public keys that vouch for versions, beside it.
+const KEYS: &str = "update-keys";
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -185,6 +187,19 @@ pub fn apply(places: &Places) -> Result<Report, UpkeepError> {
     Ok(Report { outcome, trouble })
 }
 
+/// True if the card, which came after this boot's [`apply`], says something that was not known then: a file that is neither
+/// the last good one nor refused already, or a key without which the kept version was not installed.
+#[must_use]
+pub fn is_news(places: &Places) -> bool {
+    let file = file_on(&places.card).is_some_and(|path| match read(&path, false) {
+        Ok(new) => is_new(&new, good(places).as_ref()),
+        Err(_) => site::refused(&places.config).is_none(),
+    });
+    let keys = std::fs::read_dir(places.card.join(KEYS)).into_iter().flatten().flatten();
+    let has_key = keys.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "pub"));
+    file || has_key && site::not_given(&places.state_dir).is_some()
+}
+
 pub(super) fn lock(state_dir: &Path) -> Result<std::fs::File, UpkeepError> {
     lock_state_dir(state_dir).map_err(|e| UpkeepError::Refused(format!("{e:#}")))?.ok_or(UpkeepError::Running)
 }
@@ -199,8 +214,12 @@ fn good(places: &Places) -> Option<Sheet> {
     read(&places.good().join(FILE), false).ok()
 }
 
+fn is_new(new: &Sheet, good: Option<&Sheet>) -> bool {
+    good.is_none_or(|good| good.text != new.text || good.beside != new.beside)
+}
+
 fn take(places: &Places, new: &Sheet, good: Option<&Sheet>, trouble: &mut Vec<String>) -> Outcome {
-    let is_new = good.is_none_or(|good| good.text != new.text || good.beside != new.beside);
+    let is_new = is_new(new, good);
     if is_new && places.state_dir.is_dir() {
         // People first: when the power goes between, the next boot takes all of it over once more.
         let kept = as_owner_of(&places.state_dir, || {
@@ -215,7 +234,10 @@ fn take(places: &Places, new: &Sheet, good: Option<&Sheet>, trouble: &mut Vec<St
     let errors = places.card.join(ERRORS);
     let outcome = if is_new { Outcome::Applied(changes(good, new)) } else { Outcome::AsBefore };
     let mut notes: Vec<(PathBuf, Option<String>)> = Vec::new();
-    if is_new || !applied.exists() {
+    if let Some(why) = in_memory(&places.state_dir) {
+        // What signs links and what phones trust is forgotten with the power: nobody must be told of it.
+        trouble.push(format!("neither {APPLIED} nor {LINKS} is written, since they would not hold: {why}"));
+    } else if is_new || !applied.exists() {
         let trusted = as_owner_of(&places.state_dir, || fingerprint(&places.state_dir, &new.config));
         let trusted = trusted.unwrap_or_else(|e| {
             trouble.push(format!("what phones are to trust is not known: {e}"));

@@ -1,14 +1,15 @@
 //! A card, a box and its boots, in a directory.
 
 use super::UpkeepError;
-use super::apply::{APPLIED, ERRORS, FILE, LINKS, Outcome, Places, RunsOn, apply};
+use super::apply::{APPLIED, ERRORS, FILE, LINKS, Outcome, Places, RunsOn, apply, is_news};
 use crate::base::Role;
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::lock_state_dir;
-use crate::gateway::site::refused;
+use crate::gateway::site::{NOT_GIVEN, refused};
 use crate::net::authority::Authority;
 use crate::people::{Change, Roll, Store};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 const GOOD: &str = "board = \"rpi-4b\"\n[box]\nhostname = \"gate-1\"\n[[network]]\naddress = \"192.168.1.5/24\"\n\
@@ -69,6 +70,11 @@ impl World {
         Config::read(&self.places.config).unwrap()
     }
 
+    /// Changes when the configuration is written, be it with the same words.
+    fn written(&self) -> u64 {
+        self.places.config.metadata().unwrap().ino()
+    }
+
     fn roll(&self) -> Roll {
         self.store().read().unwrap()
     }
@@ -87,6 +93,9 @@ fn a_good_file_is_the_box_after_the_next_boot_and_every_other_one() {
     let w = World::new();
     w.put(format!("\u{feff}{GOOD}").replace('\n', "\r\n"));
     assert!(matches!(w.boot(), Outcome::Applied(_)));
+    let written = w.written();
+    assert_eq!((w.boot(), w.written()), (Outcome::AsBefore, written), "cards wear out");
+    assert_eq!(w.note(LINKS), None, "nobody asked for any");
     for _ in 0..2 {
         assert_eq!(w.config().event.id, "fair");
         assert_eq!(w.hostname(), "gate-1\n");
@@ -210,6 +219,54 @@ fn join_links_are_written_once_and_open_the_box_to_whom_they_name() {
     std::fs::remove_file(w.places.card.join(LINKS)).unwrap();
     w.boot();
     assert_eq!(w.note(LINKS), None, "it was handed on and deleted");
+    std::fs::remove_file(w.places.card.join(APPLIED)).unwrap();
+    w.boot();
+    assert!(w.note(LINKS).is_none() && w.note(APPLIED).is_some(), "that one alone is written anew");
+}
+
+#[test]
+fn what_is_in_memory_only_vouches_for_no_link_and_no_fingerprint_on_the_card() {
+    let w = World::new();
+    let linked = GOOD.replace("[box]\n", "[box]\njoin_links = true\n");
+    w.put(&linked);
+    w.boot();
+    let told = (w.note(LINKS), w.note(APPLIED));
+    // The data partition is late: an empty directory in memory stands in for it.
+    let (state, data) = (&w.places.state_dir, w.dir.path().join("data"));
+    std::fs::rename(state, &data).unwrap();
+    std::fs::create_dir(state).unwrap();
+    std::fs::write(state.join("in-memory.txt"), "the data partition is not there").unwrap();
+    for _ in 0..2 {
+        let report = apply(&w.places).unwrap();
+        assert!(report.trouble.concat().ends_with("would not hold: the data partition is not there"), "{report:?}");
+        assert_eq!((w.note(LINKS), w.note(APPLIED)), told, "those of the data");
+    }
+    assert_eq!(w.config().event.id, "fair", "and yet the box is what the card says");
+    std::fs::remove_dir_all(state).unwrap();
+    std::fs::rename(data, state).unwrap();
+    assert_eq!(w.boot(), Outcome::AsBefore);
+    assert_eq!((w.note(LINKS), w.note(APPLIED)), told);
+}
+
+#[test]
+fn a_card_that_comes_late_is_news_if_it_says_what_was_not_known() {
+    let w = World::new();
+    assert!(!is_news(&w.places), "there is no file");
+    w.put("nonsense");
+    assert!(is_news(&w.places));
+    w.boot();
+    assert!(!is_news(&w.places), "it was refused already");
+    w.put(GOOD);
+    assert!(is_news(&w.places));
+    w.boot();
+    assert!(!is_news(&w.places), "it is the last good one");
+    // A key that comes with the card may be what was missing.
+    std::fs::create_dir(w.places.state_dir.join("update")).unwrap();
+    std::fs::write(w.places.state_dir.join(NOT_GIVEN), "no key").unwrap();
+    std::fs::create_dir(w.places.card.join("update-keys")).unwrap();
+    assert!(!is_news(&w.places));
+    std::fs::write(w.places.card.join("update-keys/own.pub"), "").unwrap();
+    assert!(is_news(&w.places));
 }
 
 #[test]
@@ -217,8 +274,16 @@ fn the_files_that_a_file_names_go_with_it() {
     let w = World::new();
     let own = "name = \"Own\"\nlike = \"rpi-4b\"\nbackend = \"cdev\"\n";
     std::fs::write(w.places.card.join("own.toml"), own).unwrap();
-    w.put(GOOD.replace("\"rpi-4b\"", "\"own.toml\""));
+    for name in ["own.pem", "own.key"] {
+        std::fs::write(w.places.card.join(name), "only looked at where the clock is right").unwrap();
+    }
+    let named = GOOD.replace("\"rpi-4b\"", "\"own.toml\"");
+    w.put(named.replace("[tls]\n", "[tls]\ncertificate = \"own.pem\"\nkey = \"own.key\"\n"));
     assert!(matches!(w.boot(), Outcome::Applied(_)));
+    let mode = |name: &str| w.places.config.with_file_name(name).metadata().unwrap().mode() & 0o777;
+    assert_eq!((mode("own.toml"), mode("own.pem"), mode("own.key")), (0o644, 0o644, 0o600));
+    w.put(&named);
+    w.boot();
     assert_eq!(w.config().board().unwrap().name, "Own");
     std::fs::write(w.places.card.join("own.toml"), own.replace("Own", "Mine")).unwrap();
     assert_eq!(w.boot(), Outcome::Applied(vec!["file own.toml".into()]));
@@ -271,8 +336,23 @@ fn a_power_cut_before_the_file_is_kept_leaves_a_box_that_takes_it_over_at_the_ne
     std::fs::remove_dir_all(&half).ok();
     std::fs::create_dir_all(&half).unwrap();
     std::fs::write(half.join("crosspatch.toml.part"), "[ev").unwrap();
+    std::fs::write(half.join("old.key"), "").unwrap();
     w.put(GOOD.replace("fair", "feast"));
     assert!(matches!(w.boot(), Outcome::Applied(_)));
     assert_eq!(w.config().event.id, "feast");
     assert_eq!(w.boot(), Outcome::AsBefore);
+    let provision = w.places.state_dir.join("provision");
+    assert_eq!(std::fs::read_dir(provision.join("good")).unwrap().count(), 1, "nothing else came in with it");
+    let before = std::fs::read_to_string(provision.join("new/crosspatch.toml")).unwrap();
+    assert!(before.contains("fair"), "they have changed places, in one step");
+    // People who cannot be stored: the file is not kept before they are.
+    w.put(GOOD.replace("fair", "finale").replace("\"Anna\"", "\"Anna B.\""));
+    let (people, away) = (w.places.state_dir.join("people.sqlite"), w.dir.path().join("away"));
+    std::fs::rename(&people, &away).unwrap();
+    std::fs::create_dir(&people).unwrap();
+    assert!(apply(&w.places).unwrap().trouble.concat().contains("the people are not stored"));
+    std::fs::remove_dir(&people).unwrap();
+    std::fs::rename(away, people).unwrap();
+    assert!(matches!(w.boot(), Outcome::Applied(_)));
+    assert_eq!(w.roll().people["anna"].name, "Anna B.");
 }

@@ -4,7 +4,7 @@
 //! trust. Not the audit and the recordings, which stay where they were made. A restore is prepared beside what there is, looked at as the gateway would,
 //! and then put in its place name by name; whoever starts the box next finishes one that the power has ended.
 
-use super::apply::{FILE, Places, beside, lock};
+use super::apply::{APPLIED, FILE, LINKS, Places, beside, lock};
 use super::disk::{
     as_owner_of, give_to_owner_of, make_private_directory, on_card, remove, sync_directory_of, write_whole,
 };
@@ -196,6 +196,11 @@ pub(super) fn finish(places: &Places) -> Result<(), UpkeepError> {
         if places.card.join(FILE).exists() {
             on_card(&places.card, places.is_this_system(), || write_whole(&places.card.join(name), bytes, 0o644))?;
         }
+    }
+    // Made with the secret and the authority that were here before. The next boot writes what it is to say anew.
+    if places.card.join(LINKS).exists() || places.card.join(APPLIED).exists() {
+        let remove = || [LINKS, APPLIED].iter().try_for_each(|name| remove(&places.card.join(name)));
+        on_card(&places.card, places.is_this_system(), remove)?;
     }
     as_owner_of(&places.state_dir, || {
         std::fs::remove_dir_all(&ready).map_err(UpkeepError::at(&ready))?;

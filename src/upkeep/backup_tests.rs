@@ -1,7 +1,7 @@
 //! Boxes that are backed up, lost and restored, in directories.
 
 use super::UpkeepError;
-use super::apply::{FILE, Outcome, Places, apply};
+use super::apply::{APPLIED, FILE, LINKS, Outcome, Places, apply};
 use super::backup::{BEFORE, finish_interrupted, restore, take};
 use crate::gateway::config::{Config, DEMO};
 use crate::gateway::lock_state_dir;
@@ -14,6 +14,8 @@ use std::path::Path;
 
 const CARD: &str =
     "[event]\nid = \"fair\"\n[[channel]]\nid = \"ops\"\nname = \"Ops\"\n[[person]]\nid = \"anna\"\nname = \"Anna\"\n";
+
+const LINKED: &str = "[box]\njoin_links = true\n[tls]\nlisten = \"0.0.0.0:8443\"\n";
 
 struct World {
     dir: tempfile::TempDir,
@@ -96,7 +98,10 @@ fn a_box_comes_back_on_another_machine_with_its_people_its_links_and_what_phones
     let (label, bytes) = take(&old.places, Some("correct horse")).unwrap();
     assert_eq!((label.event.as_str(), label.provisioned), ("fair", false));
     let new = World::lived_in("other");
+    let log = new.places.state_dir.join("people.sqlite-wal");
+    std::fs::write(&log, "of the other store").unwrap();
     assert_eq!(restore(&new.places, &bytes, Some("correct horse")).unwrap(), label);
+    assert!(!log.exists());
     assert_eq!(new.event(), "fair");
     assert_eq!(new.roll(), old.roll());
     assert_eq!(new.token(), old.token());
@@ -113,6 +118,9 @@ fn what_was_there_before_a_restore_can_be_had_back() {
     let before = std::fs::read(other.places.state_dir.join(BEFORE)).unwrap();
     restore(&other.places, &before, None).unwrap();
     assert_eq!((other.event(), other.token(), other.fingerprint()), ("other".into(), token, fingerprint));
+    restore(&other.places, &take(&World::new("bare").places, None).unwrap().1, None).unwrap();
+    let left = ["token.secret", "tls/ca.pem", "people.sqlite"].map(|name| other.places.state_dir.join(name).exists());
+    assert_eq!(left, [false; 3], "what the backup does not hold is not there afterwards");
 }
 
 #[test]
@@ -125,8 +133,14 @@ fn a_backup_that_is_not_good_changes_nothing() {
         files.insert(name.to_owned(), bytes.to_vec());
         super::parcel::pack(&label, &files, None).unwrap()
     };
+    let no_key = {
+        let mut files = files.clone();
+        files.remove("state/tls/ca-key.pem").unwrap();
+        super::parcel::pack(&label, &files, None).unwrap()
+    };
     let before = box_.everything();
     let cases = [
+        (no_key, "the backup is not good: its authority has no key"),
         (b"PK\x03\x04 something else".to_vec(), "this is no backup of crosspatch"),
         (good[..good.len() - 7].to_vec(), "this backup is cut off"),
         (with("config/crosspatch.toml", b"[event]"), "the backup is not good: "),
@@ -160,10 +174,21 @@ fn a_restore_that_the_power_ended_is_finished_by_the_next_start() {
     let (fair, box_) = (World::lived_in("fair"), World::lived_in("other"));
     let (_, bytes) = take(&fair.places, None).unwrap();
     // The power goes where the configuration should be written: a directory that cannot be replaced stands there.
-    std::fs::remove_file(&box_.places.config).unwrap();
-    std::fs::create_dir_all(box_.places.config.join("in the way")).unwrap();
-    restore(&box_.places, &bytes, None).unwrap_err();
-    std::fs::remove_dir_all(&box_.places.config).unwrap();
+    let interrupted = || {
+        std::fs::remove_file(&box_.places.config).unwrap();
+        std::fs::create_dir_all(box_.places.config.join("in the way")).unwrap();
+        restore(&box_.places, &bytes, None).unwrap_err();
+        std::fs::remove_dir_all(&box_.places.config).unwrap();
+    };
+    interrupted();
+    restore(&box_.places, &take(&World::lived_in("third").places, None).unwrap().1, None).unwrap();
+    restore(&box_.places, &std::fs::read(box_.places.state_dir.join(BEFORE)).unwrap(), None).unwrap();
+    assert_eq!(
+        (box_.event(), box_.token()),
+        ("fair".into(), fair.token()),
+        "all of what was there before is of one box"
+    );
+    interrupted();
     finish_interrupted(&box_.places).unwrap();
     assert_eq!((box_.event(), box_.token(), box_.roll()), ("fair".into(), fair.token(), fair.roll()));
     let done = box_.everything();
@@ -180,9 +205,15 @@ fn a_provisioned_box_stays_what_it_was_restored_to_after_the_next_boot() {
     let (label, bytes) = take(&old.places, None).unwrap();
     assert!(label.provisioned);
     let new = World::new("y");
-    std::fs::write(new.places.card.join(FILE), CARD.replace("fair", "shipped")).unwrap();
+    std::fs::write(new.places.card.join(FILE), CARD.replace("fair", "shipped") + LINKED).unwrap();
     apply(&new.places).unwrap();
+    assert!(new.places.card.join(LINKS).exists());
     restore(&new.places, &bytes, None).unwrap();
     assert_eq!(apply(&new.places).unwrap().outcome, Outcome::AsBefore);
+    assert!(!new.places.card.join(LINKS).exists(), "another secret has signed them");
+    assert!(std::fs::read_to_string(new.places.card.join(APPLIED)).unwrap().contains("Event:    fair"));
     assert_eq!((new.event().as_str(), new.roll().people.len()), ("fair", 0));
+    std::fs::remove_file(new.places.card.join(FILE)).unwrap();
+    restore(&new.places, &take(&World::new("by hand").places, None).unwrap().1, None).unwrap();
+    assert_eq!(apply(&new.places).unwrap().outcome, Outcome::NotProvisioned, "as the box that was backed up");
 }

@@ -253,6 +253,10 @@ mod tests {
         assert_eq!(config.networks[0].address.to_string(), "192.168.1.5/24");
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("cards");
+        let mut incomplete = made(list, &base()).unwrap();
+        incomplete[1].beside.push(dir.path().join("gone.toml"));
+        write(&incomplete, &out).unwrap_err();
+        assert!(!out.exists(), "all of them or none");
         write(&cards, &out).unwrap();
         let file = out.join("bar/crosspatch.toml");
         assert_eq!(apply::check(&file).unwrap().site.hostname.unwrap(), "bar");

@@ -125,7 +125,9 @@ mod tests {
         let path = dir.path().join("a.toml");
         std::fs::write(dir.path().join("a.toml.part"), "half").unwrap();
         write_whole(&path, b"one", 0o600).unwrap();
+        let mut one = File::open(&path).unwrap();
         write_whole(&path, b"two", 0o644).unwrap();
+        assert_eq!(std::io::read_to_string(&mut one).unwrap(), "one", "nobody wrote into it");
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o644);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

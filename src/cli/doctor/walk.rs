@@ -212,7 +212,7 @@ fn look(bench: &mut dyn Bench, line: &Line, answers: &Receiver<String>, out: &mu
 mod tests {
     use super::*;
 
-    /// Two buttons, of which one works, and three outputs.
+    /// Two buttons, of which one works and the other stays where it is once pressed, and three outputs.
     struct Wired {
         pressed: u64,
         lit: Vec<String>,
@@ -225,7 +225,7 @@ mod tests {
                 |name: &str, input: bool| Line { name: name.into(), input, used_for: "x".into(), ..Line::default() };
             Ok(vec![
                 Line { moves: self.pressed, ..line("button.1", true) },
-                line("button.2", true),
+                Line { moves: (self.pressed - 2).min(1), ..line("button.2", true) },
                 line("lamp.1", false),
                 line("lamp.2", false),
                 Line { keys_transmitter: true, ..line("radio.1.ptt", false) },
@@ -253,7 +253,11 @@ mod tests {
         let walked = walk(&mut bench, &answers, &mut screen).unwrap();
         let walked: Vec<_> = walked.into_iter().filter_map(|line| line.walked).collect();
         assert_eq!(walked[0], Walked::Well);
-        assert_eq!(walked[1], Walked::LeftOut("as you wished".into()), "the button that does not move was left out");
+        assert_eq!(
+            walked[1],
+            Walked::LeftOut("as you wished".into()),
+            "the button that does not come back was left out"
+        );
         assert_eq!(walked[2..4], [Walked::Well, Walked::Failed]);
         assert!(matches!(&walked[4], Walked::LeftOut(why) if why.contains("keys a transmitter")), "{walked:?}");
         let lit = ["lamp.1 on", "lamp.1 off", "lamp.1 on", "lamp.1 off", "lamp.2 on", "lamp.2 off"];

@@ -8,6 +8,7 @@ mod service;
 
 use super::config::Config;
 use super::tryout::LineSeen;
+use super::{in_memory, site};
 use crate::audit::{self, iso_8601};
 use crate::base::clock::{unix_ms_now, wall_now};
 use crate::doctor::facts::{Clock, Configuration, Facts, Gateway, Level, Line};
@@ -66,6 +67,7 @@ impl Checkup {
         let audit = self.state_dir.join("audit.sqlite");
         let mut disk = self.machine.disk(&self.state_dir);
         let closed = is_closed(&self.state_dir);
+        disk.in_memory = in_memory(&self.state_dir);
         if disk.unknown.is_none() && !closed {
             disk.write = Some(machine::write_test(&self.state_dir));
         }
@@ -75,6 +77,7 @@ impl Checkup {
             at: iso_8601(unix_ms_now()),
             now_s,
             program: env!("CARGO_PKG_VERSION").into(),
+            not_given: site::not_given(&self.state_dir),
             gateway: held.map(|held| Gateway { degraded: held.degraded.clone() }),
             state_dir: self.state_dir.clone(),
             closed,

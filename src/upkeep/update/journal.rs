@@ -32,9 +32,6 @@ pub struct Journal {
     pub phase: Option<Phase>,
     /// A sentence about the last update.
     pub last: Option<String>,
-    /// Why a root that forgets was not given its version at the last boot.
-    #[serde(default)]
-    pub not_given: Option<String>,
 }
 
 impl Journal {

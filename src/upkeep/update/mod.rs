@@ -13,7 +13,7 @@ mod tests;
 
 use super::UpkeepError;
 use super::disk::{as_owner_of, make_private_directory, remove, swap_in, sync_directory_of, write_whole};
-use crate::gateway::in_memory;
+use crate::gateway::{in_memory, site};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
@@ -142,9 +142,26 @@ impl Store {
         self.in_state(|| make_private_directory(&self.kept).and_then(|()| journal.write(&self.kept)))
     }
 
+    /// Has the gateway say, from its next start on, why this boot has not installed what is kept; or that it has.
+    fn tell(&self, not_given: Option<&str>) -> Result<(), UpkeepError> {
+        // Cards wear out.
+        if site::not_given(self.state_dir()).as_deref() == not_given {
+            return Ok(());
+        }
+        let path = self.state_dir().join(site::NOT_GIVEN);
+        self.in_state(|| match not_given {
+            Some(why) => write_whole(&path, why.as_bytes(), 0o600),
+            None => remove(&path),
+        })
+    }
+
+    fn state_dir(&self) -> &Path {
+        self.kept.parent().unwrap_or(Path::new("."))
+    }
+
     /// Writes what is kept in the gateway's state as the gateway's user, who could have laid a link there.
     fn in_state(&self, write: impl FnOnce() -> Result<(), UpkeepError>) -> Result<(), UpkeepError> {
-        as_owner_of(self.kept.parent().unwrap_or(Path::new(".")), write)
+        as_owner_of(self.state_dir(), write)
     }
 }
 
@@ -157,6 +174,11 @@ fn signature_of(deb: &Path) -> PathBuf {
     let mut name = deb.as_os_str().to_owned();
     name.push(".minisig");
     name.into()
+}
+
+/// Where the version of a kept package stands beside it.
+fn version_beside(deb: &Path) -> PathBuf {
+    deb.with_file_name("version")
 }
 
 /// What came of it.
@@ -352,30 +374,32 @@ fn recall(system: &impl System, store: &Store, installed: &str) -> Result<(), Up
 pub fn carry_out(system: &mut impl System, store: &Store) -> Result<Outcome, UpkeepError> {
     let journal = store.journal(system)?;
     let Some(Phase::Trying { new, old }) = journal.phase else { return Ok(Outcome::Nothing) };
+    let not_given = site::not_given(store.state_dir());
+    store.tell(None)?; // whatever runs after this was not given by a boot
     let tried = system
         .install(&store.new_deb())
         .map_err(|why| format!("version {new} cannot be installed: {why}"))
         .and_then(|()| system.becomes_ready().map_err(|why| format!("version {new} did not become ready: {why}")));
-    let (outcome, not_given) = match tried.and_then(|()| keep(system, store).map_err(|e| e.to_string())) {
-        Ok(()) => (Outcome::Runs(new), None),
+    let outcome = match tried.and_then(|()| keep(system, store, &new).map_err(|e| e.to_string())) {
+        Ok(()) => Outcome::Runs(new),
         Err(why) => {
             let phase = Some(Phase::Returning { to: old.clone(), why: why.clone() });
-            store.note(system, &Journal { phase, last: None, not_given: journal.not_given.clone() })?;
+            store.note(system, &Journal { phase, last: None })?;
+            store.tell(not_given.as_deref())?;
             let returned = system.install(&store.old_deb()).and_then(|()| system.becomes_ready());
-            let outcome = match returned {
+            match returned {
                 Ok(()) => Outcome::Returned { to: old, why },
                 Err(also) => Outcome::Stuck { why: format!("{why}; and version {old} again: {also}") },
-            };
-            (outcome, journal.not_given)
+            }
         }
     };
-    store.note(system, &Journal { phase: None, last: Some(outcome.in_words()), not_given })?;
+    store.note(system, &Journal { phase: None, last: Some(outcome.in_words()) })?;
     remove(&store.rescue())?;
     Ok(outcome)
 }
 
 /// Has the next boot of a root that forgets install the package that runs now. The one before is kept beside it.
-fn keep(system: &impl System, store: &Store) -> Result<(), UpkeepError> {
+fn keep(system: &impl System, store: &Store, version: &str) -> Result<(), UpkeepError> {
     if !system.forgets() {
         return Ok(());
     }
@@ -392,6 +416,7 @@ fn keep(system: &impl System, store: &Store) -> Result<(), UpkeepError> {
                 let deb = part.join("crosspatch.deb");
                 write_whole(&deb, &bytes, 0o600)?;
                 write_whole(&signature_of(&deb), &signature, 0o600)?;
+                write_whole(&version_beside(&deb), version.as_bytes(), 0o600)?;
                 // What was kept until now has the other's name afterwards.
                 swap_in(&part, &current)?;
             }
@@ -430,7 +455,7 @@ pub fn resume(system: &mut impl System, store: &Store) -> Result<Outcome, Upkeep
         if system.installed().ok().flatten().as_ref() != Some(to) {
             system.install(&store.old_deb()).map_err(refused)?;
         }
-        store.note(system, &Journal { phase: None, last: Some(outcome.in_words()), ..journal })?;
+        store.note(system, &Journal { phase: None, last: Some(outcome.in_words()) })?;
         remove(&store.rescue())?;
         return Ok(outcome);
     }
@@ -446,12 +471,13 @@ pub fn resume(system: &mut impl System, store: &Store) -> Result<Outcome, Upkeep
         None => Outcome::Nothing,
     };
     let last = journal.phase.as_ref().map(|_| outcome.in_words()).or_else(|| journal.last.clone());
-    let now = Journal { phase: None, last, not_given: given.as_ref().err().cloned() };
+    let now = Journal { phase: None, last };
     // Cards wear out.
     let noted = if now == journal { Ok(()) } else { store.note(system, &now) };
+    let told = store.tell(given.as_ref().err().map(|why| not_given(why)).as_deref());
     match given {
         Err(why) => Err(refused(format!("{}; version {installed} is installed", not_given(&why)))),
-        Ok(_) => noted.map(|()| outcome),
+        Ok(_) => noted.and(told).map(|()| outcome),
     }
 }
 
@@ -465,7 +491,9 @@ fn ended(journal: &Journal) -> String {
 }
 
 fn not_given(why: &str) -> String {
-    format!("the version that is kept on the data partition was not installed at this boot: {why}")
+    format!(
+        "the version that is kept on the data partition was not installed at this boot: {why}; bring it anew with: crosspatch update FILE.deb"
+    )
 }
 
 /// Gives a root that forgets the version that is kept for it. True if it was not there yet.
@@ -474,12 +502,20 @@ fn give(system: &mut impl System, store: &Store) -> Result<bool, String> {
     if !kept.exists() {
         return Ok(false);
     }
-    make_private_directory(&store.dir).map_err(|e| e.to_string())?;
-    take_checked(&kept, &store.new_deb(), store).map_err(|e| e.to_string())?;
-    let version = system.describe(&store.new_deb())?.version;
-    if system.installed()?.as_ref() == Some(&version) {
+    let installed = system.installed()?;
+    // Nobody vouches for these words; but where nothing is to be installed, nothing need be checked.
+    if installed.is_some() && std::fs::read_to_string(version_beside(&kept)).ok() == installed {
         return Ok(false);
     }
+    let in_words = |e: UpkeepError| e.to_string();
+    make_private_directory(&store.dir).map_err(in_words)?;
+    take_checked(&kept, &store.new_deb(), store).map_err(in_words)?;
+    let version = system.describe(&store.new_deb())?.version;
+    if installed.as_ref() == Some(&version) {
+        return Ok(false);
+    }
+    // Whoever ends this half-way has it said; a disk that takes no words keeps no version from being given.
+    store.tell(Some(&not_given("installing it did not end, see journalctl -u crosspatch-update"))).ok();
     let Err(why) = system.install(&store.new_deb()) else { return Ok(true) };
     // Half of a version is worse than the one that the root has by itself.
     let old = store.old_deb();
@@ -499,7 +535,7 @@ pub fn standing(system: &impl System, store: &Store) -> Result<Vec<String>, Upke
         None => "No version is installed whole.".into(),
     }];
     said.push(journal.last.map_or("There was no update yet.".into(), |last| format!("The last update: {last}")));
-    said.extend(journal.not_given.map(|why| format!("But {}.", not_given(&why))));
+    said.extend(site::not_given(store.state_dir()).map(|why| format!("But {why}.")));
     said.extend(journal.phase.map(|phase| match phase {
         Phase::Trying { new, old } => format!("Version {new} is being tried; version {old} comes back if it fails."),
         Phase::Returning { to, why } => format!("Version {to} is coming back: {why}."),

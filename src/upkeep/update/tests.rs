@@ -92,12 +92,21 @@ impl World {
 
     fn power_on(&mut self) -> Result<Outcome, UpkeepError> {
         self.0.cut_at.set(usize::MAX);
+        self.forget();
+        let store = self.store();
+        resume(self, &store)
+    }
+
+    fn forget(&self) {
         if let Some(factory) = &self.0.factory {
             self.0.installed.replace(Some(factory.clone()));
             std::fs::remove_dir_all(self.store().dir).ok();
         }
-        let store = self.store();
-        resume(self, &store)
+    }
+
+    /// Why the gateway says that its version is not the kept one.
+    fn not_given(&self) -> Option<String> {
+        site::not_given(&self.0.dir.path().join("state"))
     }
 }
 
@@ -297,9 +306,15 @@ fn a_root_that_forgets_is_given_its_version_at_every_boot_unless_somebody_change
     let refused = w.power_on().unwrap_err().to_string();
     assert!(refused.contains("not of these bytes") && refused.ends_with("version 1.0 is installed"), "{refused}");
     assert_eq!(w.version().unwrap(), "1.0", "the root's own");
+    let told = w.not_given().unwrap();
+    assert!(told.contains("not of these bytes") && told.ends_with("crosspatch update FILE.deb"), "{told}");
+    let bad = w.deb("crosspatch 3.0-bad arm64");
+    assert!(matches!(w.update(&bad).unwrap(), Outcome::Returned { .. }));
+    assert_eq!(w.not_given().unwrap(), told, "that was no remedy");
     assert!(w.said().contains("not installed at this boot"), "{}", w.said());
     assert!(w.said().contains("The next boot starts version 1.0: the kept one is not taken"), "{}", w.said());
     assert_eq!(w.update(&deb).unwrap(), Outcome::Runs("2.0".into()), "all is well with a new copy");
+    assert_eq!(w.not_given(), None);
     assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
     assert_eq!(
         w.said(),
@@ -363,8 +378,31 @@ fn a_root_that_forgets_and_was_not_given_all_of_a_version_goes_back_to_its_own()
     std::fs::write(w.store().kept_deb(), "crosspatch 2.0-broken arm64").unwrap();
     w.sign(&w.store().kept_deb(), &w.0.key);
     let refused = w.power_on().unwrap_err().to_string();
-    assert!(refused.contains("its script fails; version 1.0 is installed"), "{refused}");
+    assert!(refused.contains("its script fails; ") && refused.ends_with("version 1.0 is installed"), "{refused}");
     assert_eq!(w.version().unwrap(), "1.0");
+    assert!(w.not_given().unwrap().contains("its script fails"));
+    w.update(&two).unwrap();
+    // Installing it takes longer than it may, or the power goes.
+    w.forget();
+    w.0.cut_at.set(w.0.steps.get() + 2);
+    let store = w.store();
+    catch_unwind(AssertUnwindSafe(|| resume(&mut w, &store))).unwrap_err();
+    assert!(w.not_given().unwrap().contains("installing it did not end"));
+    assert_eq!((w.boot(), w.not_given()), (Outcome::Runs("2.0".into()), None));
+}
+
+#[test]
+fn a_kept_version_that_is_there_already_is_not_looked_at() {
+    let mut w = World::new(Some("1.0"));
+    let two = w.deb("crosspatch 2.0 arm64");
+    w.update(&two).unwrap();
+    w.boot();
+    let store = w.store();
+    std::fs::remove_file(store.new_deb()).unwrap();
+    std::fs::write(store.kept_deb(), "nobody reads this").unwrap();
+    assert_eq!(resume(&mut w, &store).unwrap(), Outcome::Nothing);
+    assert!(!store.new_deb().exists());
+    w.power_on().unwrap_err();
 }
 
 #[test]

@@ -206,6 +206,7 @@ case $step in
   tampered)
     holds "the image's own version runs in place of a changed one" -- runs "$OWN"
     holds "the reason is told" -- ends 0 'not installed at this boot: its signature is not of these bytes' crosspatch update --status
+    holds "the front panel tells it too" -- part_says version 'its signature is not of these bytes'
     holds "nothing is wrong with the card any more" -- fails ls $CARD/crosspatch-errors.txt
     holds "the front panel says so" -- fails degraded configuration
     # As it was, for the next boot.
