@@ -92,6 +92,30 @@ async fn a_configuration_that_was_changed_under_a_running_gateway_is_found() -> 
     doctor(gateway.state_dir(), &[])?.fails("versions", "was changed after the gateway read it")
 }
 
+#[test]
+fn a_gateway_of_another_version_is_to_be_restarted() -> Result<()> {
+    let dir = TempDir::new()?;
+    // What it would be that was not restarted after an update.
+    let lock = std::fs::File::create(dir.path().join("lock"))?;
+    lock.lock()?;
+    let door = TcpListener::bind("127.0.0.1:0")?;
+    std::fs::write(dir.path().join("ready.json"), json!({ "http": door.local_addr()?.to_string() }).to_string())?;
+    let gateway = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = door.accept()?;
+        for line in BufReader::new(&stream).lines() {
+            if line?.is_empty() {
+                break;
+            }
+        }
+        let report = json!({ "at": "", "version": "0.0.1", "by_gateway": true, "checks": [] });
+        Ok(write!(stream, "HTTP/1.1 200 OK\r\n\r\n{report}")?)
+    });
+    let told = doctor(dir.path(), &[])?;
+    gateway.join().expect("it answers")?;
+    told.fails("versions", "the gateway is crosspatch 0.0.1")?;
+    told.fails("versions", "systemctl restart crosspatch")
+}
+
 #[tokio::test]
 async fn a_walk_through_a_running_gateway_is_confirmed_by_real_edges() -> Result<()> {
     let gateway = Gateway::demo().await?;
@@ -228,8 +252,11 @@ fn a_full_disk_is_named() -> Result<()> {
 
 #[tokio::test]
 async fn a_support_bundle_holds_what_helps_and_no_secret_of_any_kind() -> Result<()> {
-    let gateway = Gateway::with_config(&format!("{EVENT}# the Wi-Fi password is swordfish-7\n")).await?;
+    let gateway = Gateway::with_config(EVENT).await?;
     let dir = gateway.state_dir();
+    let config = dir.join("asked.toml");
+    let wifi = "[wifi]\npassword = \"tuna-salad-9\"\n";
+    std::fs::write(&config, format!("{EVENT}# the Wi-Fi password is swordfish-7\n{wifi}"))?;
     let token = gateway.token("dana", "dispatch", "ops")?;
     let head = dir.join("audit.sqlite-head");
     let begun = Instant::now();
@@ -241,13 +268,16 @@ async fn a_support_bundle_holds_what_helps_and_no_secret_of_any_kind() -> Result
     let log = dir.join("gateway.log");
     let key = std::fs::read_to_string(dir.join("tls/ca-key.pem"))
         .unwrap_or_else(|_| "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ\n-----END PRIVATE KEY-----\n".into());
-    let text =
-        format!("joined /talk#token={token}\nAuthorization: Bearer {token}\npsk = hunter2hunter2\n{key}the end\n");
-    std::fs::write(&log, text)?;
+    std::fs::create_dir_all(dir.join("tls"))?;
+    std::fs::write(dir.join("tls/ca-key.pem"), &key)?;
+    let key_line = key.lines().nth(1).context("no key")?.to_owned();
+    // Each with what gives it away, then alone.
+    let told = format!("joined /talk#token={token}\nAuthorization: Bearer {token}\npsk = hunter2hunter2\n{key}");
+    std::fs::write(&log, format!("{told}saw {token}\nsaw {key_line}\nsaw tuna-salad-9\nthe end\n"))?;
     let output = dir.join("bundle.tar.gz");
     let mut command = Command::new(binary());
     command.args(["support-bundle", "--state-dir"]).arg(dir).arg("--output").arg(&output).arg("--log").arg(&log);
-    let done = command.arg("--config").arg(dir.join("event.toml")).output()?;
+    let done = command.arg("--config").arg(&config).output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 
     let mut files = BTreeMap::new();
@@ -275,9 +305,9 @@ async fn a_support_bundle_holds_what_helps_and_no_secret_of_any_kind() -> Result
     let secret = std::fs::read(dir.join("token.secret"))?;
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let signature = token.rsplit('.').next().context("no token")?.to_owned();
-    let key_line = key.lines().nth(1).context("no key")?.to_owned();
+    let known = ["swordfish-7", "hunter2hunter2", "tuna-salad-9", "PRIVATE KEY"];
     for (name, text) in &files {
-        for gone in [token.as_str(), &signature, &hex, &key_line, "swordfish-7", "hunter2hunter2", "PRIVATE KEY"] {
+        for gone in known.into_iter().chain([token.as_str(), &signature, &hex, &key_line]) {
             ensure!(!text.contains(gone), "{name} holds the secret {gone}");
         }
         ensure!(!text.as_bytes().windows(secret.len()).any(|part| part == secret), "{name} holds the secret of tokens");

@@ -249,6 +249,7 @@ mod tests {
         for answer in ["", "a", "y", "n"] {
             sender.send(answer.to_owned()).unwrap();
         }
+        drop(sender); // nobody says more
         let mut screen = Vec::new();
         let walked = walk(&mut bench, &answers, &mut screen).unwrap();
         let walked: Vec<_> = walked.into_iter().filter_map(|line| line.walked).collect();

@@ -5,6 +5,8 @@
 
 mod equipment;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use super::config::Config;
 use super::tryout::LineSeen;

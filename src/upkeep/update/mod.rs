@@ -443,11 +443,10 @@ fn remove_all(dir: &Path) -> Result<(), UpkeepError> {
 /// # Errors
 /// If the version that should be there is not.
 pub fn resume(system: &mut impl System, store: &Store) -> Result<Outcome, UpkeepError> {
-    let journal = match store.journal(system) {
-        // Words that were lost keep no version from being given.
-        Err(_) if system.forgets() => Journal::default(),
-        read => read?,
-    };
+    let read = store.journal(system);
+    // Words that were lost keep no version from being given, nor the next update from being noted.
+    let lost = read.is_err();
+    let journal = if system.forgets() { read.unwrap_or_default() } else { read? };
     if let Some(Phase::Trying { old: to, .. } | Phase::Returning { to, .. }) = &journal.phase
         && (!system.forgets() || store.old_deb().exists())
     {
@@ -473,7 +472,7 @@ pub fn resume(system: &mut impl System, store: &Store) -> Result<Outcome, Upkeep
     let last = journal.phase.as_ref().map(|_| outcome.in_words()).or_else(|| journal.last.clone());
     let now = Journal { phase: None, last };
     // Cards wear out.
-    let noted = if now == journal { Ok(()) } else { store.note(system, &now) };
+    let noted = if now == journal && !lost { Ok(()) } else { store.note(system, &now) };
     let told = store.tell(given.as_ref().err().map(|why| not_given(why)).as_deref());
     match given {
         Err(why) => Err(refused(format!("{}; version {installed} is installed", not_given(&why)))),

@@ -13,13 +13,12 @@ const ON_THE_FIRST_PARTITION: &str = "/boot/firmware/update-keys";
 /// taken before.
 #[must_use]
 pub fn key_directories(forgets: bool) -> Vec<PathBuf> {
-    let mut directories = below(if forgets && Path::new(ROOT_ON_CARD).is_dir() { ROOT_ON_CARD } else { "/" });
-    directories.push(PathBuf::from(ON_THE_FIRST_PARTITION));
-    directories
+    directories(forgets, Path::new(ROOT_ON_CARD))
 }
 
-pub(super) fn below(root: &str) -> Vec<PathBuf> {
-    DIRECTORIES.iter().map(|dir| Path::new(root).join(dir)).collect()
+pub(super) fn directories(forgets: bool, root_on_card: &Path) -> Vec<PathBuf> {
+    let root = if forgets && root_on_card.is_dir() { root_on_card } else { Path::new("/") };
+    DIRECTORIES.iter().map(|dir| root.join(dir)).chain([PathBuf::from(ON_THE_FIRST_PARTITION)]).collect()
 }
 
 /// Checks the signature of some bytes by the keys in these directories.

@@ -4,6 +4,7 @@ use super::*;
 use minisign::KeyPair;
 use std::cell::{Cell, RefCell};
 use std::io::Cursor;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -246,6 +247,9 @@ fn an_older_version_is_installed_only_when_that_is_said() {
     let deb = w.deb("crosspatch 0.9 arm64");
     let store = w.store();
     prepare(&w, &store, &deb, true).unwrap();
+    for second in [prepare(&w, &store, &deb, true), prepare_back(&w, &store)] {
+        assert!(second.unwrap_err().to_string().contains("another update runs"));
+    }
     assert_eq!(carry_out(&mut w, &store).unwrap(), Outcome::Runs("0.9".into()));
 }
 
@@ -258,6 +262,7 @@ fn cut_everywhere(factory: Option<&str>, version: &str, look: impl Fn(&str, usiz
         w.0.steps.get()
     };
     assert!(steps >= 5, "it packs, installs and looks: {steps}");
+    let mut returned = false;
     for step in 1..=steps {
         let mut w = World::new(factory);
         let deb = w.deb(&format!("crosspatch {version} arm64"));
@@ -265,6 +270,7 @@ fn cut_everywhere(factory: Option<&str>, version: &str, look: impl Fn(&str, usiz
         let cut = catch_unwind(AssertUnwindSafe(|| w.update(&deb)));
         assert!(cut.is_err(), "the power goes at step {step}");
         let phase = w.store().journal(&w).unwrap().phase;
+        returned |= matches!(phase, Some(Phase::Returning { .. }));
         w.boot();
         let found = w.version().expect("a version is there, whole");
         look(&found, step);
@@ -282,6 +288,7 @@ fn cut_everywhere(factory: Option<&str>, version: &str, look: impl Fn(&str, usiz
         assert!(matches!(w.boot(), Outcome::Nothing | Outcome::Runs(_)));
         assert_eq!(w.version().unwrap(), "9.0");
     }
+    assert_eq!(returned, version != "2.0", "it is known why the version before comes back");
 }
 
 #[test]
@@ -298,10 +305,21 @@ fn a_root_that_forgets_is_given_its_version_at_every_boot_unless_somebody_change
     let mut w = World::new(Some("1.0"));
     let deb = w.deb("crosspatch 2.0 arm64");
     assert_eq!(w.update(&deb).unwrap(), Outcome::Runs("2.0".into()));
+    let written = |w: &World| w.store().kept.join("journal.json").metadata().unwrap().ino();
+    let before = written(&w);
     for _ in 0..2 {
         assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
         assert_eq!(w.version().unwrap(), "2.0");
+        assert_eq!(written(&w), before, "cards wear out");
     }
+    std::fs::write(w.store().kept.join("journal.json"), "{").unwrap();
+    assert_eq!(w.boot(), Outcome::Runs("2.0".into()), "words that were lost keep nothing from being given");
+    let three = w.deb("crosspatch 3.0 arm64");
+    w.0.cut_at.set(w.0.steps.get() + 2);
+    catch_unwind(AssertUnwindSafe(|| w.update(&three))).unwrap_err();
+    let why = "the power went before version 3.0 was ready".into();
+    assert_eq!(w.boot(), Outcome::Returned { to: "2.0".into(), why });
+    assert_eq!(w.version().unwrap(), "2.0");
     std::fs::write(w.store().kept_deb(), "crosspatch 6.6 arm64").unwrap();
     let refused = w.power_on().unwrap_err().to_string();
     assert!(refused.contains("not of these bytes") && refused.ends_with("version 1.0 is installed"), "{refused}");
@@ -403,6 +421,11 @@ fn a_kept_version_that_is_there_already_is_not_looked_at() {
     assert_eq!(resume(&mut w, &store).unwrap(), Outcome::Nothing);
     assert!(!store.new_deb().exists());
     w.power_on().unwrap_err();
+    // As a version has kept it that wrote no word of it beside.
+    std::fs::copy(&two, store.kept_deb()).unwrap();
+    std::fs::remove_file(version_beside(&store.kept_deb())).unwrap();
+    assert_eq!(w.boot(), Outcome::Runs("2.0".into()));
+    assert_eq!(resume(&mut w, &store).unwrap(), Outcome::Nothing);
 }
 
 #[test]
@@ -436,12 +459,15 @@ fn a_stick_has_its_newest_signed_package_for_this_machine_taken() {
 
 #[test]
 fn keys_are_those_of_the_package_and_of_the_owner_as_the_next_boot_has_them() {
-    let on_card = signature::below("/run/root/ro");
-    assert!(on_card[0].starts_with("/run/root/ro/usr/share") && on_card[1].starts_with("/run/root/ro/etc"));
-    let here = key_directories(false);
-    let directories =
-        ["/usr/share/crosspatch", "/etc/crosspatch", "/boot/firmware"].map(|dir| Path::new(dir).join("update-keys"));
-    assert_eq!(here, directories);
+    let keys = |root: &Path| {
+        let dirs = ["usr/share/crosspatch", "etc/crosspatch"].map(|dir| root.join(dir)).into_iter();
+        dirs.chain(["/boot/firmware".into()]).map(|dir| dir.join("update-keys")).collect::<Vec<_>>()
+    };
+    let on_card = tempfile::tempdir().unwrap();
+    assert_eq!(signature::directories(true, on_card.path()), keys(on_card.path()));
+    for here in [signature::directories(false, on_card.path()), signature::directories(true, Path::new("/nowhere"))] {
+        assert_eq!(here, keys(Path::new("/")));
+    }
     let packed = include_str!("../../../Cargo.toml");
     assert!(
         packed.contains("[\"update-keys/*\", \"usr/share/crosspatch/update-keys/\""),
