@@ -200,7 +200,11 @@ async fn what_a_card_loses_while_the_gateway_stands_still_is_counted_and_both_wa
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     is_heard(&bench).await?;
-    assert_eq!(bench.count("system.degraded")?, 0, "the card is there all the time");
+    // Threads of a slow machine may be late; that is told too.
+    let is_of_card = |part: &str| part.ends_with(" capture") || part.ends_with(" playback");
+    let told = bench.gateway.audit()?.into_iter().filter(|row| row.action == "system.degraded");
+    let of_cards = told.filter(|row| row.detail["part"].as_str().is_some_and(is_of_card)).count();
+    assert_eq!(of_cards, 0, "the card is there all the time");
     Ok(())
 }
 
