@@ -5,6 +5,7 @@
 
 use crosspatch::audit;
 use crosspatch::base::{Mono, SessionId, SourceId};
+use crosspatch::control::Input;
 use crosspatch::gateway::Event;
 use crosspatch::gateway::config::Config;
 use crosspatch::gateway::endpoint::{CaptureEnd, Endpoint, MediaEnd, PlaybackEnd};
@@ -95,8 +96,9 @@ impl World {
             _threads: (audit_thread, ends),
         };
         for session in [SessionId(1), SessionId(2)] {
-            let works = crosspatch::control::Input::Capture { session, works: true };
-            world.executor.event(Event::Input(works));
+            for works in [Input::Capture { session, works: true }, Input::Playback { session, works: true }] {
+                world.executor.event(Event::Input(works));
+            }
         }
         world
     }
@@ -501,7 +503,7 @@ fn a_producer_that_is_made_anew_in_an_emergency_is_heard_on_every_channel() {
     let dana = w.enter("dana", "Dana", "dispatch", &["ops"]);
     w.ask(dana, "emergency-broadcast-start", json!({ "holdDuration": 2000 }));
     assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p101")), "{:?}", w.open_gates());
-    w.executor.event(Event::Input(crosspatch::control::Input::SourceClosed { source: SourceId(101) }));
+    w.executor.event(Event::Input(Input::SourceClosed { source: SourceId(101) }));
     let again = json!({ "transportId": "t1", "kind": "audio", "channelId": "ops", "rtpParameters": {} });
     w.ask(dana, "produce", again);
     assert!(w.open_gates().iter().all(|gate| gate.ends_with(" b1 p102")), "{:?}", w.open_gates());
