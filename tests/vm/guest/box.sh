@@ -222,11 +222,11 @@ case $step in
   missing)
     holds "there is no data partition" -- fails mountpoint -q "$STATE"
     holds "the gateway says that it runs from memory" -- degraded 'state directory'
-    # It comes late: a new file system on the old partition, as after a disk that took its time.
+    # It comes late: a new file system on the old partition, told as a new disk is.
     kept=$(grants)
     disk=$(lsblk -nro PATH,PARTN | awk '$2 == 3 { print $1 }')
     holds "a data partition comes late" -- mke2fs -q -F -L crosspatch-data "$disk"
-    udevadm trigger --action=change "$disk"
+    udevadm trigger --action=add "$disk"
     comes "the gateway moves there" -- answers_from_data
     holds "what it wrote to memory is kept beside the data" -- [ "$(kept_grants)" -ge "$kept" ]
     press
