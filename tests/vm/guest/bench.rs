@@ -5,6 +5,7 @@ use crate::native::client::NativeClient;
 use crate::native::gateway::Gateway;
 use crate::native::sdp::DtlsRole;
 use anyhow::{Result, ensure};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The profile of the chip.
@@ -16,6 +17,24 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// The demo event's configuration on the chip; `change` may change its text.
 pub fn config(change: impl FnOnce(&str) -> String) -> String {
     format!("board = \"board.toml\"\n{}", change(DEMO))
+}
+
+/// The lines of the demo event's radio.
+pub const LINES: &str = "carrier_line = \"radio.vhf.carrier\"\nptt_line = \"radio.vhf.ptt\"\n";
+
+/// The demo event on the chip, with other keys in the place of its radio's lines.
+pub fn with_radio(keys: &str) -> Result<String> {
+    let config = config(|demo| demo.replace(LINES, keys));
+    ensure!(config.contains(keys), "the demo has another radio now");
+    Ok(config)
+}
+
+/// Loads modules of the kernel, and what they lean on.
+pub fn load(modules: &[&str]) -> Result<()> {
+    for module in modules {
+        ensure!(Command::new("modprobe").arg(module).status()?.success(), "{module} cannot be loaded");
+    }
+    Ok(())
 }
 
 /// A chip and a gateway that uses it.

@@ -1,16 +1,14 @@
 //! A chip of the kernel's own simulator, gpio-sim, with the lines of a board profile.
 
+use crate::bench::{SOON, load};
 use anyhow::{Context, Result, bail, ensure};
 use crosspatch::hardware::board::Board;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const CONFIGFS: &str = "/sys/kernel/config/gpio-sim";
 /// As many lines as a Raspberry Pi's header has.
 const LINES: u32 = 28;
-/// How long an output may take to change; generous, since the guest is slow and its host may be busy.
-const SOON: Duration = Duration::from_secs(30);
 
 /// A chip that is plugged in until it is dropped.
 pub struct Chip {
@@ -23,7 +21,7 @@ impl Chip {
     pub fn for_board(profile: &str) -> Result<Self> {
         let board = Board::parse(profile, "board.toml")?;
         // It is in no kernel, so that nothing else loads it.
-        ensure!(Command::new("modprobe").arg("gpio-sim").status()?.success(), "gpio-sim cannot be loaded");
+        load(&["gpio-sim"])?;
         let config = Path::new(CONFIGFS).join("vm");
         let bank = config.join("bank0");
         std::fs::create_dir_all(&bank)?;

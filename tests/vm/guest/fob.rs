@@ -1,6 +1,6 @@
 //! A radio on a USB fob: its squelch is a HID report that comes in, its key one that goes out.
 
-use crate::bench::{Bench, SOON, config};
+use crate::bench::{Bench, SOON, with_radio};
 use crate::native::gateway::binary;
 use crate::native::signaling::Signaling;
 use crate::uhid::UhidFob;
@@ -14,13 +14,8 @@ const DEVICE: &str = "/dev/hidraw0";
 
 /// The demo event with its radio on a fob.
 async fn bench() -> Result<Bench> {
-    let config = config(|demo| {
-        let lines = "carrier_line = \"radio.vhf.carrier\"\nptt_line = \"radio.vhf.ptt\"\n";
-        let fob = format!("carrier_from = \"cm108\"\nptt_output = \"cm108\"\nfob = \"{DEVICE}\"\n");
-        demo.replace(lines, &fob)
-    });
-    ensure!(config.contains("cm108\"\nfob"), "the demo has another radio now");
-    Bench::with_config(&config).await
+    let keys = format!("carrier_from = \"cm108\"\nptt_output = \"cm108\"\nfob = \"{DEVICE}\"\n");
+    Bench::with_config(&with_radio(&keys)?).await
 }
 
 /// Whether the radio has the floor of its channel.

@@ -1,14 +1,13 @@
 //! USB devices as the kernel sees real ones, plugged into a port of its `dummy_hcd` and made of a gadget function,
 //! such as a serial adapter.
 
+use crate::bench::{SOON, load};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const GADGETS: &str = "/sys/kernel/config/usb_gadget";
 const PORT: &str = "dummy_udc.0";
-const SOON: Duration = Duration::from_secs(30);
 
 /// A device that is plugged in until it is dropped.
 pub struct Gadget {
@@ -19,9 +18,7 @@ pub struct Gadget {
 impl Gadget {
     /// Plugs in a device of this function.
     pub fn plug_in(product: &str, ids: [&str; 2], function: &'static str) -> Result<Self> {
-        for module in ["dummy_hcd", "libcomposite", "cdc-acm"] {
-            ensure!(Command::new("modprobe").arg(module).status()?.success(), "{module} cannot be loaded");
-        }
+        load(&["dummy_hcd", "libcomposite", "cdc-acm"])?;
         let config = Path::new(GADGETS).join("vm");
         let write = |file: &str, text: &[u8]| {
             let path = config.join(file);

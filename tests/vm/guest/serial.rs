@@ -1,7 +1,7 @@
 //! Transmitters on the RTS and DTR of serial ports: a 16550 that shows its own pins, and a USB adapter as it is seen on
 //! the wire.
 
-use crate::bench::{Bench, SOON, config};
+use crate::bench::{Bench, SOON, config, load};
 use crate::gadget::{Gadget, wait_for};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
@@ -115,7 +115,7 @@ struct Wire {
 
 impl Wire {
     fn tap() -> Result<Self> {
-        ensure!(Command::new("modprobe").arg("usbmon").status()?.success(), "usbmon cannot be loaded");
+        load(&["usbmon"])?;
         let path = Path::new("/sys/kernel/debug/usb/usbmon/0u");
         if !path.exists() {
             Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).status()?;
@@ -166,15 +166,7 @@ async fn a_usb_serial_adapter_keys_by_its_id_and_again_after_it_was_unplugged() 
     // It is missed when it should key, and used as soon as it is back and something should.
     adapter.unplug()?;
     bench.chip.move_line("desk.ptt.security", true)?;
-    let began = Instant::now();
-    loop {
-        let degraded = bench.gateway.get("/api/panel").await?["degraded"].take().to_string();
-        if degraded.contains(&port) && degraded.contains("plug it in") {
-            break;
-        }
-        ensure!(began.elapsed() < SOON, "the panel says {degraded}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    bench.wait_degraded(|degraded| degraded.contains(&port) && degraded.contains("plug it in")).await?;
     bench.chip.move_line("desk.ptt.security", false)?;
     bench.wait_count("radio.unkeyed", 2).await?;
     adapter.replug()?;

@@ -1,6 +1,6 @@
 //! The technician's tools on a real card with the pins of a fob or of a chip, without a gateway and beside one.
 
-use crate::bench::{BOARD, Bench, config};
+use crate::bench::{BOARD, Bench, LINES, with_radio};
 use crate::chip::Chip;
 use crate::sound::{Tone, load_card, sounds};
 use crate::technician::Tool;
@@ -13,14 +13,10 @@ use nix::unistd::Pid;
 const RADIO: &str = "plughw:Loopback,1,0";
 const AIR: &str = "plughw:Loopback,0,0";
 const FOB: &str = "carrier_from = \"cm108\"\nptt_output = \"cm108\"\nfob = \"/dev/hidraw0\"\n";
-const LINES: &str = "carrier_line = \"radio.vhf.carrier\"\nptt_line = \"radio.vhf.ptt\"\n";
 
 /// The demo event with its radio on the card, keyed by these pins.
 fn on_card(pins: &str) -> Result<String> {
-    let config =
-        config(|demo| demo.replace(LINES, &format!("{pins}capture_pcm = \"{RADIO}\"\nplayback_pcm = \"{RADIO}\"\n")));
-    ensure!(config.contains(RADIO), "the demo has another radio now");
-    Ok(config)
+    with_radio(&format!("{pins}capture_pcm = \"{RADIO}\"\nplayback_pcm = \"{RADIO}\"\n"))
 }
 
 fn tool(config: &str, line: &str) -> Result<Tool> {

@@ -2,12 +2,13 @@
 //!
 //! The layout of the kernel's messages is that of `linux/uhid.h`.
 
+use crate::bench::{SOON, load};
+use crate::gadget::wait_for;
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const DESTROY: u32 = 1;
@@ -29,7 +30,6 @@ pub const DESCRIPTOR: &[u8] = &[
 ];
 /// GPIO3: the one that keys, in the byte of levels and in that of directions.
 pub const GPIO3: u8 = 0b100;
-const SOON: Duration = Duration::from_secs(30);
 
 /// A fob that is plugged in until it is dropped.
 pub struct UhidFob {
@@ -41,9 +41,7 @@ pub struct UhidFob {
 impl UhidFob {
     /// Plugs one in.
     pub fn plug_in() -> Result<Self> {
-        for module in ["uhid", "hid-generic"] {
-            ensure!(Command::new("modprobe").arg(module).status()?.success(), "{module} cannot be loaded");
-        }
+        load(&["uhid", "hid-generic"])?;
         let device = File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/uhid")?;
         let mut fob = UhidFob { device, written: Vec::new() };
         let mut message = CREATE2.to_ne_bytes().to_vec();
@@ -56,11 +54,7 @@ impl UhidFob {
         message.extend(DESCRIPTOR);
         message.resize(EVENT, 0);
         fob.device.write_all(&message)?;
-        let began = Instant::now();
-        while hidraw().is_none() {
-            ensure!(began.elapsed() < SOON, "the fob has no hidraw device");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for("hidraw device of the fob", || Ok(hidraw()))?;
         Ok(fob)
     }
 

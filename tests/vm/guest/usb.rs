@@ -1,7 +1,7 @@
 //! A radio on a USB fob as the kernel sees a real one: its card is named by the port that it is plugged into, and its pins
 //! are found by that card.
 
-use crate::bench::{Bench, config};
+use crate::bench::{Bench, LINES, with_radio};
 use crate::gadget::wait_for;
 use crate::sound::{Tone, is_heard, load_card};
 use crate::uhid::{GPIO3, UhidFob};
@@ -13,14 +13,6 @@ use std::path::Path;
 // Reports to the chip of a fob: its third pin drives low or high, and no other drives.
 const UNKEYED: [u8; 4] = [0, 0, GPIO3, 0];
 const KEYED: [u8; 4] = [0, GPIO3, GPIO3, 0];
-const LINES: &str = "carrier_line = \"radio.vhf.carrier\"\nptt_line = \"radio.vhf.ptt\"\n";
-
-/// The demo event with other keys in the place of its radio's lines.
-fn with_radio(keys: &str) -> Result<String> {
-    let config = config(|demo| demo.replace(LINES, keys));
-    ensure!(config.contains(keys), "the demo has another radio now");
-    Ok(config)
-}
 
 /// Fails unless each of these parts was degraded once since there were so many records.
 fn are_told_once(bench: &Bench, since: usize, parts: &[&str]) -> Result<()> {

@@ -4,11 +4,12 @@
 //! as a CM108 is, by USB Audio Class 1.0 and USB HID 1.11: two channels out, one in, both 16 bit at 48 kHz, and a chip with
 //! pins. It moves sound at the pace of a clock, hears a tone all the time, and notes what is played and written to its pins.
 
+use crate::bench::load;
 use crate::gadget::wait_for;
 use crate::native::gateway::binary;
 use crate::sound::{self, quarters_with_tone, samples};
 use crate::uhid::{DESCRIPTOR, GPIO3};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use crosspatch::hardware::audio::real_time;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -71,9 +72,7 @@ pub struct UsbFob {
 impl UsbFob {
     /// Plugs one in.
     pub fn plug_in() -> Result<Self> {
-        for module in ["vhci-hcd", "snd-usb-audio", "usbhid", "hid-generic"] {
-            ensure!(process::Command::new("modprobe").arg(module).status()?.success(), "{module} cannot be loaded");
-        }
+        load(&["vhci-hcd", "snd-usb-audio", "usbhid", "hid-generic"])?;
         let mut fob = UsbFob { pins: Arc::default(), device: None };
         fob.replug()?;
         Ok(fob)
